@@ -1,0 +1,25 @@
+"""From a config to its agent: the one place that knows them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from pixelrl.dqn import DQN
+from pixelrl.presets import DQNConfig, TrainConfig
+
+AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN}
+
+
+def build_agent(config: TrainConfig, env: gym.Env) -> Any:
+    """A fresh agent, its parameters drawn from the config's seed, for the spaces of an environment."""
+    if type(config) not in AGENTS:
+        known = ", ".join(sorted(kind.__name__ for kind in AGENTS))
+        raise TypeError(f"no agent belongs to a {type(config).__name__}; there is one for each of {known}.")
+    torch.manual_seed(config.seed)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return AGENTS[type(config)](config, env.observation_space, env.action_space, device)

@@ -1,0 +1,148 @@
+"""A training's whole state on disk: written whole or not at all, checked when read, never a pickle.
+
+A checkpoint is a folder with the tensors (safetensors), everything else (JSON), and the SHA-256 sums of both.
+It is written under another name, flushed to the disk, and only then renamed, so that a folder with the
+right name is a whole checkpoint. The two newest are kept; where the newest is damaged, the one before serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+SUMS = "SHA256SUMS"
+
+
+class DamagedError(RuntimeError):
+    """Files are not what they were when they were written."""
+
+
+def split(state: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Replace the tensors of a nested state by names, and collect them in `tensors`; the rest can be JSON."""
+    if isinstance(state, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = state.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if isinstance(state, dict):
+        return {"dict": [[key, split(value, tensors)] for key, value in state.items()]}
+    if isinstance(state, (list, tuple)):
+        return {"list": [split(value, tensors) for value in state]}
+    return {"value": state}
+
+
+def join(tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
+    """The reverse of `split`; tuples come back as lists."""
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: join(value, tensors) for key, value in content}
+    if kind == "list":
+        return [join(value, tensors) for value in content]
+    return content
+
+
+def file_sum(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sum(file)
+
+
+def _sum(file: Any) -> str:  # Python 3.10 has no file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """List the sum of every file of a folder, in the format of `sha256sum`."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+    (folder / SUMS).write_text("".join(f"{file_sum(folder / name)}  {name}\n" for name in names))
+
+
+def check_sums(folder: Path) -> None:
+    """Compare every file with its sum.
+
+    Raises:
+        DamagedError: a file is missing, was changed, or the list itself cannot be read.
+    """
+    if not (folder / SUMS).is_file():
+        raise DamagedError(f"{folder} has no {SUMS}: it is no finished run or checkpoint, or was damaged.")
+    for line in (folder / SUMS).read_text(errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        if not name or not (folder / name).is_file():
+            raise DamagedError(f"{folder}: {name or 'a file'} is missing. Copy the folder again from where it was whole.")
+        if file_sum(folder / name) != expected:
+            raise DamagedError(f"{folder / name} is damaged: its checksum is not the one in {SUMS}.")
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint folder; `path` appears whole or not at all, also when the power fails."""
+    partial = path.with_name(f".partial-{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors: dict[str, torch.Tensor] = {}
+    tree = split(state, tensors)
+    save_file(tensors, partial / "tensors.safetensors")
+    (partial / "state.json").write_text(json.dumps(tree))
+    write_sums(partial)
+    for file in [*partial.iterdir(), partial]:
+        flush(file)
+    partial.rename(path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint folder.
+
+    Raises:
+        DamagedError: its files are not as they were written.
+    """
+    check_sums(path)
+    return join(json.loads((path / "state.json").read_text()), load_file(path / "tensors.safetensors"))
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write the checkpoint of an agent step into a training's folder, and remove all but it and the one before."""
+    write(folder / f"checkpoint-{step:010d}", state)
+    for old in found(folder)[2:]:
+        shutil.rmtree(old)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove a training's checkpoints, once it is finished."""
+    for path in found(folder):
+        shutil.rmtree(path)
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints of a training's folder, the newest first."""
+    return sorted(folder.glob("checkpoint-*"), reverse=True)
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint of a training's folder; damaged ones are named in a warning. None where none is."""
+    for path in found(folder):
+        try:
+            return read(path)
+        except DamagedError as error:
+            warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+    return None

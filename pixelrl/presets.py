@@ -1,0 +1,199 @@
+"""Every number of a training, in one dataclass a method, and the sizes at which the book runs it.
+
+`quick` is for tests (seconds), `default` for the live cells (two cores, a minute or so), `cpu` and `full`
+for the long runs that the book shows. A cell asks by method and takes the size from `PIXELRL_PRESET`:
+
+>>> get("dqn-cartpole").env
+'CartPole-v1'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+PRESETS = ("quick", "default", "cpu", "full")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What the training loop needs to know, whatever the agent."""
+
+    method: str
+    """Name of the training among those of this module."""
+    env: str
+    """Gymnasium id of the environment."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment."""
+    preset: str = "cpu"
+    """Size at which it runs."""
+    seed: int = 0
+    """The one seed from which every random source is derived."""
+    steps: int = 50_000
+    """Length of the training in agent steps (decisions)."""
+    learning_starts: int = 1_000
+    """Agent steps before the first update."""
+    update_every: int = 2
+    """Agent steps between two updates."""
+    batch_size: int = 256
+    """Transitions in an update."""
+    replay_size: int = 100_000
+    """Frames that the replay buffer holds."""
+    replay: Literal["uniform", "prioritised"] = "uniform"
+    """How transitions are drawn."""
+    n_step: int = 1
+    """Rewards that are summed before the value function is asked."""
+    gamma: float = 0.99
+    """Discount of an agent step."""
+    eval_every: int = 1_000
+    """Agent steps between two evaluations (rows of the curve)."""
+    eval_episodes: int = 20
+    """Greedy episodes of an evaluation."""
+    final_episodes: int = 100
+    """Greedy episodes, from other seeds, by which the trained agent is judged."""
+    solved_at: float | None = None
+    """Mean return over `final_episodes` at which the training stops early, if it should."""
+    checkpoint_seconds: float = 300.0
+    """A checkpoint is written at the first end of an episode after so many seconds."""
+    threads: int = 1
+    """Threads of torch. Small networks run faster on one than on two."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "update_every", "batch_size", "replay_size", "n_step", "eval_every", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma is {self.gamma}; a discount lies between 0 and 1.")
+        check_choice("replay", self.replay, ("uniform", "prioritised"))
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the allowed ones."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True)
+class DQNConfig(TrainConfig):
+    """Deep Q-network (Mnih et al. 2015) and the parts that can be put into it."""
+
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of the fully connected layers before the head."""
+    channels: tuple[int, ...] = ()
+    """Widths of the convolutions, for pixels; empty for states."""
+    head: Literal["linear", "dueling"] = "linear"
+    """What turns features into action values."""
+    target: Literal["max", "double"] = "max"
+    """Which network picks the next action: the target network, or the online one (double DQN)."""
+    lr: float = 2e-3
+    """Learning rate of AdamW."""
+    target_tau: float = 0.02
+    """Share of the online network that moves into the target network at each update; 1 is no target network."""
+    epsilon_start: float = 1.0
+    """Probability of a random action at the first step."""
+    epsilon_end: float = 0.02
+    """Probability of a random action from step `epsilon_steps` on."""
+    epsilon_steps: int = 2_500
+    """Agent steps over which the probability falls, linearly."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.target_tau <= 1.0:
+            raise ValueError(f"target_tau is {self.target_tau}; it must lie in (0, 1].")
+        check_choice("head", self.head, ("linear", "dueling"))
+        check_choice("target", self.target, ("max", "double"))
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a config, and its kind, in the types that JSON has."""
+    return json.loads(json.dumps({"kind": type(config).__name__, **asdict(config)}))
+
+
+def save(path: Path, config: TrainConfig) -> None:
+    """Write a config as JSON."""
+    path.write_text(json.dumps(as_json(config), indent=1) + "\n")
+
+
+def load(path: Path) -> TrainConfig:
+    """Read a config that `save` wrote."""
+    content = json.loads(path.read_text())
+    kind = KINDS[content.pop("kind")]
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+
+
+def differences(a: TrainConfig, b: TrainConfig) -> str:
+    """The fields in which two configs differ, as `name: a -> b`; empty where they are equal."""
+    old, new = as_json(a), as_json(b)
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
+
+
+KINDS = {kind.__name__: kind for kind in (DQNConfig,)}
+CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
+PIXELS = replace(
+    CARTPOLE,
+    method="dqn-pixels",
+    env="pixelrl/CartPolePixels-v0",
+    channels=(16, 32),
+    hidden=(256,),
+    batch_size=64,
+)
+METHODS: dict[str, DQNConfig] = {
+    "dqn-cartpole": CARTPOLE,
+    "dqn-cartpole-no-target": replace(CARTPOLE, target_tau=1.0),
+    "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=260),
+    "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
+    "dqn-pixels": PIXELS,
+    "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
+}
+QUICK = {
+    "steps": 300,
+    "learning_starts": 100,
+    "batch_size": 32,
+    "eval_every": 150,
+    "eval_episodes": 2,
+    "final_episodes": 2,
+}
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "CartPole": {
+        "quick": QUICK,
+        "default": {"steps": 50_000, "solved_at": 475.0},
+        "cpu": {"steps": 50_000},
+        "full": {"steps": 200_000},
+    },
+    "CartPolePixels": {
+        "quick": QUICK,
+        "default": {"steps": 3_000, "eval_every": 1_000, "eval_episodes": 5, "final_episodes": 10},
+        "cpu": {"steps": 100_000, "eval_every": 5_000, "eval_episodes": 10},
+        "full": {"steps": 500_000, "eval_every": 10_000, "env_kwargs": {"size": (84, 84)}, "channels": (32, 64)},
+    },
+}
+
+
+def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig:
+    """The config of a training.
+
+    Args:
+        method: one of `METHODS`.
+        preset: one of `PRESETS`; by default what the variable `PIXELRL_PRESET` names, else `default`.
+        changes: fields that differ from the preset, `seed` among them.
+
+    Raises:
+        ValueError: no such method, preset or field.
+    """
+    preset = preset or os.environ.get("PIXELRL_PRESET", "default")
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)}.")
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}.")
+    config = METHODS[method]
+    unknown = set(changes) - {entry.name for entry in fields(config)}
+    if unknown:
+        raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
+    size = SIZES["CartPolePixels" if config.channels else "CartPole"][preset]
+    return replace(config, **{"method": method, "preset": preset, **size, **changes})

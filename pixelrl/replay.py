@@ -1,0 +1,215 @@
+"""Experience replay: every frame stored once, stacks and n-step returns put together when a batch is drawn.
+
+An observation that is a stack of `k` frames shares `k - 1` of them with the one before. The buffer keeps
+only the newest frame of each observation, in the type in which the environment gives it, and finds the
+others by counting back; a training of 100,000 steps on 84 × 84 grey frames fits into 0.7 GB instead of 5.6.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+
+class Batch(NamedTuple):
+    """`B` transitions, as tensors on the CPU.
+
+    With n-step returns, `reward` is the discounted sum of up to n rewards, `next_obs` what was seen after
+    them, and `discount` the power of gamma that belongs in front of its value.
+    """
+
+    obs: torch.Tensor
+    """(B, *shape), type of the environment."""
+    action: torch.Tensor
+    """(B,) int64 for discrete actions, (B, A) float32 for continuous ones."""
+    reward: torch.Tensor
+    """(B,) float32."""
+    next_obs: torch.Tensor
+    """(B, *shape), type of the environment."""
+    terminated: torch.Tensor
+    """(B,) float32, 1 where the episode really ended, 0 where it goes on or was cut off."""
+    discount: torch.Tensor
+    """(B,) float32, gamma to the number of summed rewards."""
+    weight: torch.Tensor
+    """(B,) float32, importance of each transition in the loss; ones for uniform replay."""
+    slots: np.ndarray
+    """(B,) int64, where the transitions lie in the buffer."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on a device."""
+        return Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in self))
+
+
+class Sampler(Protocol):
+    """How transitions are drawn: `UniformSampler` here, `PrioritisedSampler` in `pixelrl.prioritised`."""
+
+    def mark(self, slots: np.ndarray, drawable: bool) -> None:
+        """A transition can be drawn at these slots from now on, or can no longer be."""
+
+    def draw(self, drawable: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Slots (B,) int64 at which `drawable` (slots in use,) holds, and their weights (B,) float32."""
+
+    def feedback(self, slots: np.ndarray, td_error: torch.Tensor) -> None:
+        """The temporal-difference errors (B,) that the last update found at these slots."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whatever has to be in a checkpoint."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state back."""
+
+
+class UniformSampler:
+    """Every stored transition is as likely as any other."""
+
+    def __init__(self, capacity: int, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def mark(self, slots: np.ndarray, drawable: bool) -> None:
+        pass
+
+    def draw(self, drawable: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        slots = self.rng.integers(len(drawable), size=batch_size)
+        while (bad := ~drawable[slots]).any():
+            slots[bad] = self.rng.integers(len(drawable), size=bad.sum())
+        return slots, np.ones(batch_size, np.float32)
+
+    def feedback(self, slots: np.ndarray, td_error: torch.Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+
+
+class Replay:
+    """A ring of frames with what happened at each.
+
+    An episode of T steps takes T + 1 slots: one for each observation with the action taken there, and one
+    for the last observation, at which no action follows.
+
+    Args:
+        capacity: number of slots. Memory is one frame a slot.
+        obs_space: of the environment: (C, H, W) `uint8` with a frame stack in C, or any shape for states.
+        action_space: `Discrete` or `Box`.
+        stack: frames in an observation (1 for states).
+        n_step: rewards to sum.
+        gamma: discount of a step.
+        sampler: how slots are drawn.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        obs_space: gym.spaces.Box,
+        action_space: gym.spaces.Discrete | gym.spaces.Box,
+        sampler: Sampler,
+        stack: int = 1,
+        n_step: int = 1,
+        gamma: float = 0.99,
+    ) -> None:
+        channels = obs_space.shape[0]
+        if channels % stack:
+            raise ValueError(f"observations have {channels} channels, which is no multiple of the stack of {stack}.")
+        if capacity <= stack + n_step:
+            raise ValueError(f"a capacity of {capacity} is too small for stacks of {stack} and {n_step}-step returns.")
+        discrete = isinstance(action_space, gym.spaces.Discrete)
+        self.obs_space, self.sampler = obs_space, sampler
+        self.capacity, self.stack, self.n_step, self.gamma = capacity, stack, n_step, gamma
+        self.frame = np.zeros((capacity, channels // stack, *obs_space.shape[1:]), obs_space.dtype)
+        self.action = np.zeros((capacity, *action_space.shape), np.int64 if discrete else np.float32)
+        self.reward = np.zeros(capacity, np.float32)
+        self.terminated = np.zeros(capacity, np.float32)
+        self.age = np.zeros(capacity, np.int64)  # steps since the episode began
+        self.drawable = np.zeros(capacity, bool)  # a transition starts here, and all its frames are there
+        self.written = 0  # slots ever written
+
+    def __len__(self) -> int:
+        """Slots in use."""
+        return min(self.written, self.capacity)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, whether used yet or not."""
+        return sum(array.nbytes for array in self._arrays().values())
+
+    def start(self, obs: np.ndarray) -> None:
+        """Begin an episode with its first observation."""
+        self._write(obs, age=0)
+
+    def add(self, action: Any, reward: float, terminated: bool, next_obs: np.ndarray) -> None:
+        """One step: the action taken at the newest observation, what it brought, and what was seen next."""
+        if self.written == 0:
+            raise RuntimeError("call start(obs) with the episode's first observation before the first add(...).")
+        slot = (self.written - 1) % self.capacity
+        self.action[slot], self.reward[slot], self.terminated[slot] = action, reward, terminated
+        self._mark(np.array([slot]), drawable=True)
+        self._write(next_obs, age=self.age[slot] + 1)
+
+    def _write(self, obs: np.ndarray, age: int) -> None:
+        if obs.shape != self.obs_space.shape or obs.dtype != self.obs_space.dtype:
+            raise ValueError(
+                f"the buffer holds observations of shape {self.obs_space.shape} and type {self.obs_space.dtype}; "
+                f"this one has shape {obs.shape} and type {obs.dtype}."
+            )
+        slot = self.written % self.capacity
+        self.frame[slot] = obs[-self.frame.shape[1] :]
+        self.age[slot] = age
+        # No transition starts at an observation whose action is still to come, nor in the slots ahead,
+        # the oldest ones, whose stacks have just lost this frame.
+        self._mark((slot + np.arange(self.stack)) % self.capacity, drawable=False)
+        self.written += 1
+
+    def _mark(self, slots: np.ndarray, drawable: bool) -> None:
+        self.drawable[slots] = drawable
+        self.sampler.mark(slots, drawable)
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw transitions, with replacement."""
+        if not self.drawable.any():
+            raise RuntimeError("the buffer holds no transition yet.")
+        return self.gather(*self.sampler.draw(self.drawable[: len(self)], batch_size))
+
+    def gather(self, slots: np.ndarray, weight: np.ndarray) -> Batch:
+        """Put together the transitions that start at these slots (B,)."""
+        steps = (slots[:, None] + np.arange(self.n_step)) % self.capacity  # (B, n)
+        alive = np.cumprod(self.drawable[steps], axis=1)  # 1 as long as the episode goes on
+        gammas = np.float32(self.gamma) ** np.arange(self.n_step, dtype=np.float32)
+        length = alive.sum(axis=1)
+        final = (slots + length - 1) % self.capacity  # where the last of the rewards was earned
+        return Batch(
+            obs=self._observations(slots),
+            action=torch.from_numpy(self.action[slots]),
+            reward=torch.from_numpy((self.reward[steps] * alive * gammas).sum(axis=1, dtype=np.float32)),
+            next_obs=self._observations((slots + length) % self.capacity),
+            terminated=torch.from_numpy(self.terminated[final]),
+            discount=torch.from_numpy(np.float32(self.gamma) ** length.astype(np.float32)),
+            weight=torch.from_numpy(weight),
+            slots=slots,
+        )
+
+    def _observations(self, slots: np.ndarray) -> torch.Tensor:
+        back = np.minimum(np.arange(self.stack - 1, -1, -1), self.age[slots][:, None])  # the first frame fills the stack
+        frames = self.frame[(slots[:, None] - back) % self.capacity]  # (B, stack, C / stack, H, W)
+        return torch.from_numpy(frames.reshape(len(slots), *self.obs_space.shape))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        names = ("frame", "action", "reward", "terminated", "age", "drawable")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The used part of every array, and the sampler's state."""
+        used = {name: torch.from_numpy(array[: len(self)]) for name, array in self._arrays().items()}
+        return {**used, "written": self.written, "sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave, into a buffer of the same sizes."""
+        self.written = state["written"]
+        for name, array in self._arrays().items():
+            array[: len(self)] = state[name].numpy()
+        self.sampler.load_state_dict(state["sampler"])

@@ -1,0 +1,169 @@
+"""Finished trainings as small folders: what was asked, what came out, and where it was made.
+
+    config.json           every number of the training
+    curve.csv             one row an evaluation
+    meta.json             returns at the end, seconds, versions, hardware, commit
+    policy.safetensors    what acting needs
+    SHA256SUMS            checksums of these; `sha256sum -c SHA256SUMS` checks them by hand
+
+The runs that the book shows lie in the repository's `runs/`, one folder a seed: `runs/dqn-cartpole/seed-0`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixelrl import checkpoint, envs, presets
+from pixelrl.agents import build_agent
+
+FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors", checkpoint.SUMS)
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training."""
+
+    config: presets.TrainConfig
+    curve: pd.DataFrame
+    """One row an evaluation: step, seconds, return, ..."""
+    meta: dict[str, Any]
+    """`final_returns`, seconds, versions, hardware, commit."""
+    policy: dict[str, torch.Tensor]
+
+    def agent(self) -> Any:
+        """The trained agent, ready to act."""
+        env = envs.make(self.config.env, **self.config.env_kwargs)
+        agent = build_agent(self.config, env)
+        agent.load_policy(self.policy)
+        env.close()
+        return agent
+
+
+def save(folder: Path, run: Run) -> None:
+    """Write a finished run; its checksums come last, so that a folder that has them is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    presets.save(folder / "config.json", run.config)
+    run.curve.to_csv(folder / "curve.csv", index=False)
+    (folder / "meta.json").write_text(json.dumps(run.meta, indent=1) + "\n")
+    save_file({name: tensor.contiguous() for name, tensor in run.policy.items()}, folder / "policy.safetensors")
+    checkpoint.write_sums(folder)
+
+
+def read(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        checkpoint.DamagedError: a file is missing or is not what was written.
+    """
+    checkpoint.check_sums(folder)
+    return Run(
+        config=presets.load(folder / "config.json"),
+        curve=pd.read_csv(folder / "curve.csv"),
+        meta=json.loads((folder / "meta.json").read_text()),
+        policy=load_file(folder / "policy.safetensors"),
+    )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training's folder holds a finished run."""
+    return (folder / checkpoint.SUMS).is_file()
+
+
+def library() -> Path:
+    """Where the stored runs are: `PIXELRL_RUNS`, the checkout's `runs/`, or the copy in the installed package."""
+    if "PIXELRL_RUNS" in os.environ:
+        return Path(os.environ["PIXELRL_RUNS"])
+    checkout = PACKAGE.parent / "runs"
+    return checkout if checkout.is_dir() else PACKAGE / "stored_runs"
+
+
+def load(name: str, folder: Path | None = None) -> list[Run]:
+    """The stored runs of a method, one a seed.
+
+    Args:
+        name: as under `runs/`: `dqn-cartpole`.
+        folder: another place than `library()`.
+
+    Raises:
+        FileNotFoundError: nothing is stored under that name.
+        checkpoint.DamagedError: a checksum is wrong.
+    """
+    folder = folder or library()
+    seeds = sorted((folder / name).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    if not seeds:
+        stored = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "none"
+        raise FileNotFoundError(f"no run {name!r} is stored in {folder}; there are: {stored}.")
+    return [read(path) for path in seeds]
+
+
+def store(source: Path, folder: Path | None = None) -> Path:
+    """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now."""
+    run = read(source)
+    target = (folder or library()) / run.config.method / f"seed-{run.config.seed}"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy2(source / name, target / name)
+    return target
+
+
+def provenance(stored: list[Run]) -> str:
+    """One line on where the numbers come from."""
+    first = stored[0]
+    seconds = sorted(run.meta["seconds"] for run in stored)
+    return (
+        f"{len(stored)} runs, seeds {', '.join(str(run.config.seed) for run in stored)}; {first.config.steps:,} agent steps; "
+        f"{seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each on {first.meta['hardware']['processor']}, "
+        f"torch {first.meta['versions']['torch']}, commit {first.meta['commit'][:7]}; made by: {command(first)}"
+    )
+
+
+def command(run: Run) -> str:
+    """What to type to make the run again."""
+    config = run.config
+    return f"python -m pixelrl train {config.method} --preset {config.preset} --seed {config.seed}"
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, hardware and commit: what somebody who repeats a run wants to compare."""
+    packages = ("pixelrl", "torch", "numpy", "gymnasium")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "hardware": {
+            "processor": processor_name(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "commit": commit(),
+    }
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of the checkout, with `+` where files differ from it; `unknown` outside a checkout."""
+    git = ["git", "-C", str(PACKAGE)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name + ("+" if changed.stdout.strip() else "")

@@ -1,0 +1,266 @@
+"""One training loop for every agent of the book, which can be interrupted at any time.
+
+The loop knows four things of an agent: `act`, `update`, `state_dict`, `load_state_dict`. A training resumes
+bit for bit because every source of randomness is either in the checkpoint or derived from the seed: episode
+k always starts from the k-th seed, and a checkpoint is written between two episodes, so that the
+environment itself never has to be saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from pixelrl import checkpoint, envs, presets, runs
+from pixelrl.agents import build_agent
+from pixelrl.evaluate import evaluate
+from pixelrl.presets import TrainConfig
+from pixelrl.prioritised import PrioritisedSampler
+from pixelrl.replay import Replay, UniformSampler
+
+SAMPLERS = {"uniform": UniformSampler, "prioritised": PrioritisedSampler}
+CURVE_SEED, FINAL_SEED = 10_000, 20_000  # first seeds of the episodes by which the curve and the result are measured
+SHOWN = ("return", "train_return", "loss", "q")  # beside the progress bar
+
+
+class Step(NamedTuple):
+    """What one agent step brought."""
+
+    metrics: dict[str, torch.Tensor]
+    """Of the update, empty where there was none."""
+    episode_return: float | None
+    """Return of the episode, where this step ended it."""
+
+
+def interact(env: gym.Env, agent: Any, replay: Replay, config: TrainConfig, episode: int, step: int) -> Iterator[Step]:
+    """Act, remember, learn: one agent step after another, for ever.
+
+    Args:
+        env: to act in.
+        agent: that acts and learns.
+        replay: that remembers.
+        config: when to learn, and from how much.
+        episode: number of the episode to begin with, from which its seed follows.
+        step: agent steps taken before.
+    """
+    while True:
+        obs, _ = env.reset(seed=episode_seed(config.seed, episode))
+        replay.start(obs)
+        total, done = 0.0, False
+        while not done:
+            action = agent.act(obs[None], explore=True)[0]
+            obs, reward, terminated, truncated, _ = env.step(action)
+            replay.add(action, reward, terminated, obs)
+            step, total, done = step + 1, total + float(reward), terminated or truncated
+            metrics = {}
+            if step >= config.learning_starts and step % config.update_every == 0:
+                batch = replay.sample(config.batch_size)
+                metrics = agent.update(batch)
+                replay.sampler.feedback(batch.slots, metrics["td_error"])
+            yield Step(metrics, total if done else None)
+        episode += 1
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """The seed of a training episode, the same whenever the training is run."""
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+def build_replay(config: TrainConfig, env: gym.Env) -> Replay:
+    """The buffer that a config asks for, for the spaces of an environment."""
+    sampler = SAMPLERS[config.replay](config.replay_size, np.random.default_rng([config.seed, 2]))
+    stack = env.get_wrapper_attr("stack_size") if env.has_wrapper_attr("stack_size") else 1
+    spaces = env.observation_space, env.action_space
+    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma)
+
+
+class Training:
+    """A training in progress: all that a checkpoint holds.
+
+    Args:
+        config: from `presets.get`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self.config = config
+        self.env = self.make_env()
+        self.agent = build_agent(config, self.env)
+        self.replay = build_replay(config, self.env)
+        self.step = self.episode = 0
+        self.between_episodes = True
+        self.rows: list[dict[str, float]] = []
+        self.returns: list[float] = []  # of the training episodes since the last row
+        self.sums: dict[str, torch.Tensor] = {}  # of the metrics of the updates since the last row
+        self.updates = 0  # since the last row
+        self.final_returns: np.ndarray | None = None
+        self._seconds_before, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training, evaluations and the time before an interruption included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken, or the task is solved and that was all that was asked."""
+        solved_at = self.config.solved_at
+        solved = solved_at is not None and self.final_returns is not None and self.final_returns.mean() >= solved_at
+        return self.step >= self.config.steps or solved
+
+    def make_env(self) -> gym.Env:
+        """A fresh environment, for training or evaluation."""
+        return envs.make(self.config.env, **self.config.env_kwargs)
+
+    def count(self, step: Step) -> None:
+        """Take note of an agent step."""
+        self.step += 1
+        for name, values in step.metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + values.mean()
+        self.updates += bool(step.metrics)
+        self.between_episodes = step.episode_return is not None
+        if self.between_episodes:
+            self.episode += 1
+            self.returns.append(step.episode_return)
+
+    def add_row(self) -> None:
+        """Evaluate, and add a row to the curve, with the means of everything since the last one."""
+        returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
+        row = {"step": self.step, "episode": self.episode, "seconds": round(self.seconds, 2)}
+        row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
+        row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
+        row |= {name: float(total) / self.updates for name, total in self.sums.items()}
+        self.rows.append(row)
+        self.returns, self.sums, self.updates = [], {}, 0
+        if self.config.solved_at is not None and row["return"] >= self.config.solved_at:
+            self.judge()
+
+    def judge(self) -> None:
+        """Measure the agent as it is now by `final_episodes` greedy episodes."""
+        self.final_returns = evaluate(self.agent, self.make_env, self.config.final_episodes, FINAL_SEED)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state between two episodes."""
+        return {
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in self.COUNTS},
+        }
+
+    COUNTS = ("step", "episode", "rows", "returns", "sums", "updates")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        torch.set_rng_state(state["torch_rng"])
+        self._seconds_before = state["seconds"]
+        for name in self.COUNTS:
+            setattr(self, name, state[name])
+
+
+def train(config: TrainConfig, folder: Path | str | None = None, tensorboard: bool = False) -> runs.Run:
+    """Train an agent; or go on where a training was interrupted; or read what has been trained already.
+
+    Args:
+        config: from `presets.get`.
+        folder: for checkpoints, curve and result. Without one nothing is written, and nothing can be resumed.
+        tensorboard: also write the curve for TensorBoard, into the folder.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: the folder holds a training with another config.
+    """
+    if folder is None:
+        training = Training(config)
+        learn(training)
+        return result(training)
+    folder = Path(folder)
+    open_folder(folder, config)
+    if runs.is_finished(folder):
+        return runs.read(folder)
+    training = Training(config)
+    if (state := checkpoint.newest(folder)) is not None:
+        training.load_state_dict(state)
+    learn(training, folder, tensorboard)
+    runs.save(folder, result(training))
+    checkpoint.remove_all(folder)
+    return runs.read(folder)
+
+
+def open_folder(folder: Path, config: TrainConfig) -> None:
+    """Make a training's folder, or make sure that what lies there belongs to this training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.json"
+    if not path.is_file():
+        presets.save(path, config)
+    elif changed := presets.differences(presets.load(path), config):
+        raise ValueError(f"{folder} holds another training ({changed}). Name another folder, or delete this one.")
+
+
+def learn(training: Training, folder: Path | None = None, tensorboard: bool = False) -> None:
+    """Run the loop to its end, with a progress bar, the curve on disk, and a checkpoint every now and then."""
+    config = training.config
+    board = open_board(folder) if tensorboard else None
+    loop = interact(training.env, training.agent, training.replay, config, training.episode, training.step)
+    saved = time.perf_counter()
+    with tqdm(total=config.steps, initial=training.step, desc=config.method, unit="step") as bar:
+        while not training.finished:
+            training.count(next(loop))
+            if training.step % config.eval_every == 0:
+                training.add_row()
+                report(training, bar, folder, board)
+            due = time.perf_counter() - saved >= config.checkpoint_seconds
+            if folder is not None and due and training.between_episodes:
+                checkpoint.save(folder, training.step, training.state_dict())
+                saved = time.perf_counter()
+    if training.final_returns is None or training.step >= config.steps:
+        training.judge()
+
+
+def open_board(folder: Path | None) -> Any:
+    """A TensorBoard writer into a training's folder."""
+    if folder is None:
+        raise ValueError("TensorBoard needs a folder to write to: train(config, folder, tensorboard=True).")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def report(training: Training, bar: tqdm, folder: Path | None, board: Any) -> None:
+    """Show the newest row of the curve beside the progress bar, and write it to the disk."""
+    row = training.rows[-1]
+    bar.update(training.step - bar.n)
+    bar.set_postfix({name: f"{row[name]:.3g}" for name in SHOWN if name in row})
+    if folder is not None:
+        pd.DataFrame(training.rows).to_csv(folder / "curve.csv", index=False)
+    if board is not None:
+        for name, value in row.items():
+            board.add_scalar(name, value, training.step)
+        board.flush()
+
+
+def result(training: Training) -> runs.Run:
+    """The finished run."""
+    return runs.Run(
+        config=training.config,
+        curve=pd.DataFrame(training.rows),
+        meta={
+            "final_returns": training.final_returns.tolist(),
+            "seconds": round(training.seconds, 1),
+            **runs.surroundings(),
+        },
+        policy={name: tensor.detach().cpu().clone() for name, tensor in training.agent.policy().items()},
+    )
