@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 SUMS = "SHA256SUMS"
+TENSORS, REST = "tensors.safetensors", "state.json"
+SCRAP = ".scrap"  # what is being written or removed; what a killed process leaves under this name, the next one clears
 
 
 class DamagedError(RuntimeError):
@@ -63,38 +66,38 @@ def _sum(file: Any) -> str:  # Python 3.10 has no file_digest
     return digest.hexdigest()
 
 
-def write_sums(folder: Path) -> None:
-    """List the sum of every file of a folder, in the format of `sha256sum`."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """List the sums of these files of a folder, in the format of `sha256sum`."""
     (folder / SUMS).write_text("".join(f"{file_sum(folder / name)}  {name}\n" for name in names))
 
 
-def check_sums(folder: Path) -> None:
-    """Compare every file with its sum.
+def check_sums(folder: Path, names: Iterable[str]) -> None:
+    """Compare these files of a folder with their sums.
 
     Raises:
-        DamagedError: a file is missing, was changed, or the list itself cannot be read.
+        DamagedError: a file is missing or was changed, or its sum is not in the list.
     """
     if not (folder / SUMS).is_file():
         raise DamagedError(f"{folder} has no {SUMS}: it is no finished run or checkpoint, or was damaged.")
-    for line in (folder / SUMS).read_text(errors="replace").splitlines():
-        expected, _, name = line.partition("  ")
-        if not name or not (folder / name).is_file():
-            raise DamagedError(f"{folder}: {name or 'a file'} is missing. Copy the folder again from where it was whole.")
-        if file_sum(folder / name) != expected:
+    lines = (folder / SUMS).read_text(errors="replace").splitlines()
+    expected = {name: digits for digits, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        if not (folder / name).is_file():
+            raise DamagedError(f"{folder}: {name} is missing. Copy the folder again from where it was whole.")
+        if file_sum(folder / name) != expected.get(name):
             raise DamagedError(f"{folder / name} is damaged: its checksum is not the one in {SUMS}.")
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint folder; `path` appears whole or not at all, also when the power fails."""
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(SCRAP)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     tensors: dict[str, torch.Tensor] = {}
     tree = split(state, tensors)
-    save_file(tensors, partial / "tensors.safetensors")
-    (partial / "state.json").write_text(json.dumps(tree))
-    write_sums(partial)
+    save_file(tensors, partial / TENSORS)
+    (partial / REST).write_text(json.dumps(tree))
+    write_sums(partial, (TENSORS, REST))
     for file in [*partial.iterdir(), partial]:
         flush(file)
     partial.rename(path)
@@ -116,21 +119,35 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DamagedError: its files are not as they were written.
     """
-    check_sums(path)
-    return join(json.loads((path / "state.json").read_text()), load_file(path / "tensors.safetensors"))
+    check_sums(path, (TENSORS, REST))
+    return join(json.loads((path / REST).read_text()), load_file(path / TENSORS))
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint folder; it goes under another name first, so that no half of one keeps its name."""
+    scrap = path.with_name(SCRAP)
+    shutil.rmtree(scrap, ignore_errors=True)
+    path.rename(scrap)
+    shutil.rmtree(scrap)
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write the checkpoint of an agent step into a training's folder, and remove all but it and the one before."""
-    write(folder / f"checkpoint-{step:010d}", state)
-    for old in found(folder)[2:]:
-        shutil.rmtree(old)
+    path = folder / f"checkpoint-{step:010d}"
+    if path in found(folder):  # damaged: a training that goes on from an earlier one comes by here again
+        remove(path)
+    write(path, state)
+    before = [old for old in found(folder) if old.name < path.name]
+    for other in found(folder):
+        if other not in (path, *before[:1]):
+            remove(other)
 
 
 def remove_all(folder: Path) -> None:
     """Remove a training's checkpoints, once it is finished."""
     for path in found(folder):
-        shutil.rmtree(path)
+        remove(path)
+    shutil.rmtree(folder / SCRAP, ignore_errors=True)
 
 
 def found(folder: Path) -> list[Path]:

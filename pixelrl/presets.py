@@ -142,6 +142,8 @@ PIXELS = replace(
     channels=(16, 32),
     hidden=(256,),
     batch_size=64,
+    lr=1e-3,
+    epsilon_steps=5_000,
 )
 METHODS: dict[str, DQNConfig] = {
     "dqn-cartpole": CARTPOLE,
@@ -163,13 +165,13 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole": {
         "quick": QUICK,
         "default": {"steps": 50_000, "solved_at": 475.0},
-        "cpu": {"steps": 50_000},
+        "cpu": {"steps": 30_000},
         "full": {"steps": 200_000},
     },
     "CartPolePixels": {
         "quick": QUICK,
         "default": {"steps": 3_000, "eval_every": 1_000, "eval_episodes": 5, "final_episodes": 10},
-        "cpu": {"steps": 100_000, "eval_every": 5_000, "eval_episodes": 10},
+        "cpu": {"steps": 60_000, "eval_every": 3_000, "eval_episodes": 10},
         "full": {"steps": 500_000, "eval_every": 10_000, "env_kwargs": {"size": (84, 84)}, "channels": (32, 64)},
     },
 }

@@ -83,7 +83,8 @@ class PrioritisedSampler:
     def draw(self, drawable: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         share = self.tree.total / batch_size
         slots = self.tree.find(share * (np.arange(batch_size) + self.rng.random(batch_size)))
-        while (bad := ~drawable[np.minimum(slots, len(drawable) - 1)]).any():  # a rounding error past the last leaf
+        # A rounding error can walk past the last leaf that has a share.
+        while (bad := (slots >= len(drawable)) | ~drawable[np.minimum(slots, len(drawable) - 1)]).any():
             slots[bad] = self.tree.find(self.tree.total * self.rng.random(bad.sum()))
         probability = self.tree.get(slots) / self.tree.total
         beta = min(1.0, self.beta + (1.0 - self.beta) * self.draws / self.beta_draws)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from pixelrl import checkpoint, envs, presets
 from pixelrl.agents import build_agent
 
-FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors", checkpoint.SUMS)
+FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors")
 PACKAGE = Path(__file__).parent
 
 
@@ -59,7 +59,7 @@ def save(folder: Path, run: Run) -> None:
     run.curve.to_csv(folder / "curve.csv", index=False)
     (folder / "meta.json").write_text(json.dumps(run.meta, indent=1) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in run.policy.items()}, folder / "policy.safetensors")
-    checkpoint.write_sums(folder)
+    checkpoint.write_sums(folder, FILES)
 
 
 def read(folder: Path) -> Run:
@@ -68,7 +68,7 @@ def read(folder: Path) -> Run:
     Raises:
         checkpoint.DamagedError: a file is missing or is not what was written.
     """
-    checkpoint.check_sums(folder)
+    checkpoint.check_sums(folder, FILES)
     return Run(
         config=presets.load(folder / "config.json"),
         curve=pd.read_csv(folder / "curve.csv"),
@@ -80,6 +80,18 @@ def read(folder: Path) -> Run:
 def is_finished(folder: Path) -> bool:
     """Whether a training's folder holds a finished run."""
     return (folder / checkpoint.SUMS).is_file()
+
+
+def folder_for(config: presets.TrainConfig) -> Path:
+    """Where a training keeps its checkpoints and its result: METHOD/PRESET/seed-SEED, below
+
+    `PIXELRL_TRAININGS` if it is set, else `seeing-ahead` on Google Drive where Colab has mounted it, so that
+    a training outlives the session, else `trainings` in the working directory.
+    """
+    drive = Path("/content/drive/MyDrive")
+    root = drive / "seeing-ahead" if drive.is_dir() else Path("trainings")
+    root = Path(os.environ.get("PIXELRL_TRAININGS", root))
+    return root / config.method / config.preset / f"seed-{config.seed}"
 
 
 def library() -> Path:
@@ -114,7 +126,7 @@ def store(source: Path, folder: Path | None = None) -> Path:
     run = read(source)
     target = (folder or library()) / run.config.method / f"seed-{run.config.seed}"
     target.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    for name in (*FILES, checkpoint.SUMS):
         shutil.copy2(source / name, target / name)
     return target
 

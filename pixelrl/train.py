@@ -103,6 +103,7 @@ class Training:
         self.updates = 0  # since the last row
         self.final_returns: np.ndarray | None = None
         self._seconds_before, self._started = 0.0, time.perf_counter()
+        self.surroundings = runs.surroundings()  # taken now: the files may change while it runs
 
     @property
     def seconds(self) -> float:
@@ -189,15 +190,15 @@ def train(config: TrainConfig, folder: Path | str | None = None, tensorboard: bo
         return result(training)
     folder = Path(folder)
     open_folder(folder, config)
-    if runs.is_finished(folder):
-        return runs.read(folder)
-    training = Training(config)
-    if (state := checkpoint.newest(folder)) is not None:
-        training.load_state_dict(state)
-    learn(training, folder, tensorboard)
-    runs.save(folder, result(training))
+    if not runs.is_finished(folder):
+        training = Training(config)
+        if (state := checkpoint.newest(folder)) is not None:
+            training.load_state_dict(state)
+        learn(training, folder, tensorboard)
+        runs.save(folder, result(training))
+    run = runs.read(folder)
     checkpoint.remove_all(folder)
-    return runs.read(folder)
+    return run
 
 
 def open_folder(folder: Path, config: TrainConfig) -> None:
@@ -222,7 +223,7 @@ def learn(training: Training, folder: Path | None = None, tensorboard: bool = Fa
             if training.step % config.eval_every == 0:
                 training.add_row()
                 report(training, bar, folder, board)
-            due = time.perf_counter() - saved >= config.checkpoint_seconds
+            due = time.perf_counter() - saved >= config.checkpoint_seconds and not training.finished
             if folder is not None and due and training.between_episodes:
                 checkpoint.save(folder, training.step, training.state_dict())
                 saved = time.perf_counter()
@@ -260,7 +261,7 @@ def result(training: Training) -> runs.Run:
         meta={
             "final_returns": training.final_returns.tolist(),
             "seconds": round(training.seconds, 1),
-            **runs.surroundings(),
+            **training.surroundings,
         },
         policy={name: tensor.detach().cpu().clone() for name, tensor in training.agent.policy().items()},
     )

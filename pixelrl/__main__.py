@@ -1,0 +1,93 @@
+"""The command line: `python -m pixelrl train dqn-cartpole --preset cpu --seed 0`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import tyro
+
+from pixelrl import presets
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m pixelrl", description="Train the agents of Seeing Ahead.")
+    commands = parser.add_subparsers(required=True)
+    add_train(commands)
+    add_store(commands)
+    add_prepare(commands)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not run_train:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        options.run(options, rest)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from the last checkpoint")
+
+
+def add_train(commands: argparse._SubParsersAction) -> None:
+    """`train`: an agent, or go on with an interrupted training."""
+    parser = commands.add_parser(
+        "train",
+        help="train an agent, or go on where a training was interrupted",
+        epilog="Every field of the config is an option too: --seed 3 --steps 20000; --fields lists them.",
+    )
+    parser.add_argument("method", choices=presets.METHODS)
+    parser.add_argument("--preset", choices=presets.PRESETS, default="default")
+    parser.add_argument("--folder", type=Path, help="default: trainings/METHOD/PRESET/seed-SEED")
+    parser.add_argument("--tensorboard", action="store_true", help="also write the curve for TensorBoard")
+    parser.add_argument("--fields", action="store_true", help="list the fields of the config and stop")
+    parser.set_defaults(run=run_train)
+
+
+def run_train(options: argparse.Namespace, rest: list[str]) -> None:
+    """Train with the preset's config, changed by the rest of the command line."""
+    from pixelrl import runs
+    from pixelrl.train import train
+
+    base = presets.get(options.method, options.preset)
+    config = tyro.cli(
+        type(base), default=base, args=["--help"] if options.fields else rest, prog="fields of the config"
+    )
+    folder = options.folder or runs.folder_for(config)
+    run = train(config, folder, options.tensorboard)
+    returns = run.meta["final_returns"]
+    print(
+        f"{folder}: mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes, {run.meta['seconds']} s"
+    )
+
+
+def add_store(commands: argparse._SubParsersAction) -> None:
+    """`store`: put finished trainings among the runs that the book shows."""
+    parser = commands.add_parser("store", help="copy finished trainings into runs/")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.set_defaults(run=run_store)
+
+
+def run_store(options: argparse.Namespace, rest: list[str]) -> None:
+    """Copy each folder."""
+    from pixelrl import runs
+
+    for folder in options.folders:
+        print(runs.store(folder))
+
+
+def add_prepare(commands: argparse._SubParsersAction) -> None:
+    """`prepare`: install what pip alone cannot."""
+    parser = commands.add_parser("prepare", help="install the GL library and what else pip alone cannot")
+    parser.set_defaults(run=run_prepare)
+
+
+def run_prepare(options: argparse.Namespace, rest: list[str]) -> None:
+    """Make sure that pictures can be drawn here."""
+    from pixelrl import prepare
+
+    prepare.main()
+
+
+if __name__ == "__main__":
+    main()

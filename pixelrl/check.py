@@ -1,0 +1,195 @@
+"""The exercises' checks: each says what is wrong with an answer, and passes on a right one.
+
+A check never stops the notebook. It prints one line and returns whether the answer is right, so that the
+same checks serve a reader, who learns from the line, and a class, where the results are counted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class WrongAnswerError(Exception):
+    """An answer is wrong; the message says how."""
+
+
+def exercise(number: str) -> Callable[[Callable[[Any], None]], Callable[[Any], bool]]:
+    """Turn a function that raises `WrongAnswerError` into a check that prints one line and returns the verdict."""
+
+    def decorate(check: Callable[[Any], None]) -> Callable[[Any], bool]:
+        @functools.wraps(check)
+        def verdict(answer: Any) -> bool:
+            try:
+                check(answer)
+            except NotImplementedError:
+                print(f"· Exercise {number}: not written yet.")
+            except WrongAnswerError as wrong:
+                print(f"✗ Exercise {number}: {wrong}")
+            except Exception as error:  # noqa: BLE001  whatever the answer raises is news for its author
+                print(f"✗ Exercise {number}: your code raised {type(error).__name__}: {error}")
+            else:
+                print(f"✓ Exercise {number}: right.")
+                return True
+            return False
+
+        return verdict
+
+    return decorate
+
+
+def expect(got: Any, wanted: Any, case: str, hints: dict[str, Any] | None = None) -> None:
+    """Compare numbers; where they equal what a known mistake gives, say which mistake it is.
+
+    Args:
+        got: the answer's result.
+        wanted: the right one.
+        case: what was asked, for the message.
+        hints: for each known mistake what it would give.
+    """
+    if got is None:
+        raise WrongAnswerError(f"{case}, your function returned nothing. Is there a return?")
+    got, wanted = np.asarray(got, dtype=float), np.asarray(wanted, dtype=float)
+    if got.shape != wanted.shape:
+        raise WrongAnswerError(f"{case}, the result has shape {got.shape}; it should have {wanted.shape}.")
+    if np.allclose(got, wanted, rtol=1e-4, atol=1e-6):
+        return
+    for mistake, value in (hints or {}).items():
+        if np.allclose(got, value, rtol=1e-4, atol=1e-6):
+            raise WrongAnswerError(f"{case}, {mistake}")
+    raise WrongAnswerError(f"{case}, you get {shown(got)}; it should be {shown(wanted)}.")
+
+
+def shown(values: np.ndarray) -> str:
+    """Numbers, short enough for a line."""
+    return np.array2string(values, precision=3, threshold=8, separator=", ").replace("\n", "")
+
+
+@exercise("1.1")
+def one_step_target(answer: Callable[..., np.ndarray]) -> None:
+    """y = r + gamma (1 - d) max_a' Q(s', a')."""
+    reward, terminated = np.array([1.0, 1.0, -2.0]), np.array([0.0, 1.0, 0.0])
+    next_q = np.array([[3.0, 5.0], [7.0, 1.0], [-4.0, -6.0]])
+    expect(
+        answer(reward, terminated, next_q, 0.9),
+        [5.5, 1.0, -5.6],
+        "for r = [1, 1, -2], terminated = [0, 1, 0], next_q = [[3, 5], [7, 1], [-4, -6]], gamma = 0.9",
+        {
+            "the value of the next state counts although the episode terminated (second entry).": [5.5, 7.3, -5.6],
+            "the discount is missing.": [6.0, 1.0, -6.0],
+            "you took the mean over actions, not the maximum.": [4.6, 1.0, -6.5],
+            "the factor should be 1 - terminated, not terminated.": [1.0, 7.3, -2.0],
+        },
+    )
+
+
+@exercise("1.2")
+def n_step_target(answer: Callable[..., float]) -> None:
+    """r_0 + gamma r_1 + ... + gamma^n (1 - d) v."""
+    case = "for rewards = [1, 2, 4], value = 10, gamma = 0.5"
+    hints = {
+        "the value is discounted once, not once for every reward.": 8.0,
+        "the value is discounted n - 1 times; it comes after n rewards, so n times.": 5.5,
+        "the value is not discounted.": 13.0,
+        "the rewards are not discounted.": 8.25,
+    }
+    expect(answer([1.0, 2.0, 4.0], False, 10.0, 0.5), 4.25, f"{case}, not terminated", hints)
+    expect(
+        answer([1.0, 2.0, 4.0], True, 10.0, 0.5),
+        3.0,
+        f"{case}, terminated",
+        {"the value counts although the episode terminated.": 4.25},
+    )
+    expect(answer([2.0], False, 4.0, 0.5), 4.0, "for a single reward of 2, value = 4, gamma = 0.5, not terminated")
+
+
+@exercise("1.3")
+def hard_update(answer: Callable[..., None]) -> None:
+    """theta_bar <- theta every `period` updates."""
+    online, target = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = [parameter.detach().clone() for parameter in target.parameters()]
+    answer(target, online, 3, 5)
+    if not equal(target.parameters(), before):
+        raise WrongAnswerError("after update 3 with a period of 5, the target network changed; it should stand still.")
+    answer(target, online, 10, 5)
+    if not equal(target.parameters(), online.parameters()):
+        raise WrongAnswerError(
+            "after update 10 with a period of 5, the target network differs from the online network."
+        )
+    with torch.no_grad():
+        online.weight.add_(1.0)
+    if equal(target.parameters(), online.parameters()):
+        raise WrongAnswerError("the two networks now share their parameters: copy the numbers, not the tensors.")
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two lists of tensors hold the same numbers."""
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@exercise("2.1")
+def stack_frames(answer: Callable[..., np.ndarray]) -> None:
+    """The newest k frames, the first repeated where there are fewer."""
+    frames = np.arange(1, 6)[:, None, None] * np.ones((5, 2, 3))
+    for number, wanted in ((4, [2, 3, 4, 5]), (1, [1, 1, 1, 2]), (0, [1, 1, 1, 1])):
+        got = np.asarray(answer(frames[: number + 1], 4))
+        case = f"after {number} steps (frames 1 to {number + 1}), with k = 4"
+        if got.shape != (4, 2, 3):
+            raise WrongAnswerError(f"{case}, the stack has shape {got.shape}; it should have (4, 2, 3).")
+        expect(
+            got[:, 0, 0],
+            wanted,
+            case,
+            {"the newest frame comes first; it should come last.": wanted[::-1]},
+        )
+
+
+@exercise("2.2")
+def double_q_target(answer: Callable[..., np.ndarray]) -> None:
+    """y = r + gamma (1 - d) Q_target(s', argmax_a' Q_online(s', a'))."""
+    reward, terminated = np.array([1.0, 1.0]), np.array([0.0, 1.0])
+    online, target = np.array([[1.0, 3.0], [0.0, 1.0]]), np.array([[6.0, 2.0], [5.0, 8.0]])
+    expect(
+        answer(reward, terminated, online, target, 0.5),
+        [2.0, 1.0],
+        "for online = [[1, 3], ...] and target = [[6, 2], ...] with r = 1 and gamma = 0.5",
+        {
+            "this is the target of plain DQN: the target network picked its own best action.": [4.0, 1.0],
+            "this is the online network's own value: the target network was not asked.": [2.5, 1.0],
+            "the value counts although the episode terminated (second entry).": [2.0, 5.0],
+        },
+    )
+
+
+@exercise("2.3")
+def importance_weights(answer: Callable[..., np.ndarray]) -> None:
+    """w_i = (N P(i))^-beta / max_j w_j with P(i) = p_i^omega / sum_k p_k^omega."""
+    priority = np.array([1.0, 4.0, 9.0, 16.0])
+    right = (4 * np.sqrt(priority) / 10) ** -0.5
+    expect(
+        answer(priority, 0.5, 0.5),
+        right / right.max(),
+        "for priorities [1, 4, 9, 16], omega = 0.5, beta = 0.5",
+        {
+            "the weights are not divided by the largest one.": right,
+            "omega is missing: the probabilities are those of the bare priorities.": (priority / 1.0) ** -0.5,
+            "the sign of the exponent: what is drawn more often should weigh less.": 1 / right / (1 / right).max(),
+        },
+    )
+
+
+@exercise("2.4")
+def atari_env(answer: Callable[[], Any]) -> None:
+    """An environment that the book's DQN can be trained on, made from an Atari game."""
+    env = answer()
+    obs, _ = env.reset(seed=0)
+    if obs.shape != (4, 84, 84) or obs.dtype != np.uint8:
+        raise WrongAnswerError(f"observations should be (4, 84, 84) uint8; they are {obs.shape} {obs.dtype}.")
+    if not env.spec or "Atari" not in f"{env.spec.id}{env}":
+        raise WrongAnswerError("this is no Atari game: use gymnasium.make('pixelrl/Atari-v0', game=...) or envs.make.")
+    env.close()

@@ -1,0 +1,81 @@
+"""What several seeds say together: means, interquartile means, and bootstrap intervals over seeds.
+
+One run of a deep agent says little (Henderson et al. 2018); with few seeds, an interval says how little
+(Agarwal et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from pixelrl.runs import Run
+
+Statistic = Callable[..., np.ndarray]
+
+
+class Estimate(NamedTuple):
+    """A statistic over seeds with its interval; arrays where there are several columns."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.value:.0f} [{self.low:.0f}, {self.high:.0f}]"
+
+
+def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Interquartile mean: of the middle half of the values (with fewer than four, of all of them)."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def estimate(
+    values: np.ndarray, statistic: Statistic = np.mean, level: float = 0.95, resamples: int = 2_000
+) -> Estimate:
+    """A statistic over seeds, with a percentile bootstrap interval that resamples the seeds.
+
+    Args:
+        values: (seeds,) or (seeds, columns).
+        statistic: takes `axis`: `np.mean`, `iqm`, `np.median`.
+        level: coverage of the interval.
+        resamples: bootstrap samples.
+
+    Raises:
+        ValueError: no seed, or not a number among the values.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"an estimate needs finite values of one seed or more; got {values}.")
+    rng = np.random.default_rng(0)  # the same interval whenever the page is built
+    chosen = rng.integers(len(values), size=(resamples, len(values)))
+    samples = statistic(values[chosen], axis=1)
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Estimate(statistic(values, axis=0), low, high)
+
+
+def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndarray, np.ndarray]:
+    """The curves of several seeds on one axis.
+
+    A training that stopped early because it was done keeps its last value. Between the rows of a run the
+    values are joined by straight lines.
+
+    Returns:
+        x (T,) and y (seeds, T).
+    """
+    grid = np.unique(np.concatenate([run.curve[x].to_numpy(float) for run in runs]))
+    return grid, np.stack([np.interp(grid, run.curve[x], run.curve[y]) for run in runs])
+
+
+def final_means(runs: list[Run]) -> np.ndarray:
+    """Mean return (seeds,) of each run's trained agent over its final episodes."""
+    return np.array([np.mean(run.meta["final_returns"]) for run in runs])
+
+
+def seconds_to(runs: list[Run], goal: float) -> np.ndarray:
+    """Wall seconds (seeds,) until each curve first reached a return; infinite where it never did."""
+    reached = [run.curve.loc[run.curve["return"] >= goal, "seconds"] for run in runs]
+    return np.array([seconds.iloc[0] if len(seconds) else np.inf for seconds in reached])

@@ -1,0 +1,201 @@
+"""Pictures, videos and explorers, each with a text for those who do not see it.
+
+Everything is shown as HTML with its picture inside, so that it looks the same in Colab, in Jupyter and on
+the site, and so that the text travels along.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from typing import Any
+from uuid import uuid4
+
+import av
+import cv2
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from IPython.display import HTML, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pixelrl import stats
+from pixelrl.evaluate import Episode
+from pixelrl.runs import Run
+
+sns.set_theme(style="ticks", palette="colorblind", rc={"axes.spines.top": False, "axes.spines.right": False})
+
+
+def figure(fig: Figure, alt: str, width: int = 720) -> None:
+    """Show a Matplotlib figure and close it.
+
+    Args:
+        fig: to show.
+        alt: what it says, for those who do not see it.
+        width: on the page, in pixels; on a narrow screen it shrinks.
+    """
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
+    plt.close(fig)
+    display(HTML(f'<img src="{data_url(buffer.getvalue(), "image/png")}" {described(alt)} style="width:{width}px">'))
+
+
+def video(frames: list[np.ndarray], alt: str, fps: int = 30, width: int = 480) -> None:
+    """Show frames (H, W, 3) or (H, W) uint8 as an H.264 video inside the page."""
+    content = encode(frames, fps)
+    poster = data_url(cv2.imencode(".jpg", bgr(frames[0]))[1].tobytes(), "image/jpeg")
+    display(
+        HTML(
+            f'<video src="{data_url(content, "video/mp4")}" poster="{poster}" controls loop muted playsinline '
+            f'aria-label="{html.escape(alt)}" title="{html.escape(alt)}" style="width:{width}px;max-width:100%"></video>'
+        )
+    )
+
+
+def encode(frames: list[np.ndarray], fps: int) -> bytes:
+    """An MP4 file with H.264 video that every browser plays.
+
+    Args:
+        frames: (H, W, 3) or (H, W) uint8, all of one size. An odd last row or column is cut off: the
+            format stores colour at half resolution.
+        fps: frames a second.
+    """
+    if len(frames) == 0:
+        raise ValueError("a video needs at least one frame.")
+    height, width = (length // 2 * 2 for length in frames[0].shape[:2])
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(bgr(frame)[:height, :width], format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def bgr(frame: np.ndarray) -> np.ndarray:
+    """A frame (H, W) or (H, W, 3) uint8 in the order that OpenCV writes, contiguous."""
+    if frame.dtype != np.uint8:
+        raise ValueError(f"a frame must be uint8, 0 to 255; this one is {frame.dtype}.")
+    return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR if frame.ndim == 2 else cv2.COLOR_RGB2BGR)
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """Bytes as an address that holds them itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def described(alt: str) -> str:
+    """The `alt` attribute of a picture; an empty text is refused."""
+    if not alt.strip():
+        raise ValueError("a picture needs a text that says what it shows: alt='...'.")
+    return f'alt="{html.escape(alt)}"'
+
+
+def images(pictures: list[np.ndarray], titles: list[str], alt: str, columns: int = 4, **imshow: Any) -> None:
+    """Show pictures (H, W) or (H, W, 3) side by side, each under its title."""
+    rows = -(-len(pictures) // columns)
+    height, width = pictures[0].shape[:2]
+    fig, axes = plt.subplots(rows, columns, figsize=(10, rows * (10 / columns * height / width + 0.4)), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        ax.imshow(picture, **{"cmap": "gray", "interpolation": "nearest", **imshow})
+        ax.set_title(title, fontsize=10)
+    fig.tight_layout()
+    figure(fig, alt)
+
+
+def curves(
+    ax: Axes, groups: dict[str, list[Run]], y: str = "return", x: str = "step", statistic: stats.Statistic = np.mean
+) -> None:
+    """Draw the mean over seeds of each group of runs, with its 95 % bootstrap interval, and each seed thinly.
+
+    Args:
+        ax: to draw on.
+        groups: runs by label.
+        y, x: columns of the curves.
+        statistic: over seeds.
+    """
+    for label, runs in groups.items():
+        steps, values = stats.curves(runs, y, x)
+        (line,) = ax.plot(steps, stats.estimate(values, statistic).value, label=f"{label} ({len(runs)})")
+        if len(runs) > 1:
+            estimate = stats.estimate(values, statistic)
+            ax.fill_between(steps, estimate.low, estimate.high, color=line.get_color(), alpha=0.2, linewidth=0)
+            ax.plot(steps, values.T, color=line.get_color(), linewidth=0.4, alpha=0.5)
+    ax.set_xlabel("agent steps" if x == "step" else x)
+    ax.set_ylabel("mean return" if y == "return" else y)
+    ax.legend(frameon=False)
+
+
+def q_values(ax: Axes, agent: Any, episode: Episode, labels: list[str], gamma: float) -> np.ndarray:
+    """Draw the values of all actions along an episode beside the return that really followed.
+
+    Args:
+        ax: to draw on.
+        agent: whose `q_values` are asked.
+        episode: from `evaluate.play`.
+        labels: names of the actions.
+        gamma: discount of the returns.
+
+    Returns:
+        The values, (T, actions).
+    """
+    q = agent.q_values(episode.obs)
+    for action, label in enumerate(labels):
+        ax.plot(q[:, action], label=f"Q(s, {label})")
+    ax.plot(discounted_returns(episode.rewards, gamma), "k--", linewidth=1, label="discounted return that followed")
+    ax.set_xlabel("agent steps")
+    ax.legend(frameon=False)
+    return q
+
+
+def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
+    """G_t = r_t + gamma G_{t+1} for every step of an episode, (T,); nothing follows the last reward."""
+    returns = np.zeros(len(rewards) + 1)
+    for t in reversed(range(len(rewards))):
+        returns[t] = rewards[t] + gamma * returns[t + 1]
+    return returns[:-1]
+
+
+def explorer(pictures: list[np.ndarray], captions: list[str], alt: str, width: int = 480) -> None:
+    """Slide through pictures (H, W, 3) uint8, each with a caption.
+
+    Where a kernel runs, this is an ipywidgets slider; on the static page, the same pictures behind a slider
+    of plain HTML.
+    """
+    if len(pictures) != len(captions):
+        raise ValueError(f"{len(pictures)} pictures, but {len(captions)} captions.")
+    files = [cv2.imencode(".jpg", bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes() for picture in pictures]
+    slider = ipywidgets.IntSlider(max=len(files) - 1, description="step", layout={"width": f"{width}px"})
+    picture = ipywidgets.Image(value=files[0], format="jpeg", width=width)
+    caption = ipywidgets.Label(captions[0])
+
+    def show(change: dict[str, Any]) -> None:
+        picture.value, caption.value = files[change["new"]], captions[change["new"]]
+
+    slider.observe(show, "value")
+    bundle = ipywidgets.VBox([slider, picture, caption])._repr_mimebundle_()
+    display({**bundle, "text/html": static_explorer(files, captions, alt, width)}, raw=True)
+
+
+def static_explorer(files: list[bytes], captions: list[str], alt: str, width: int) -> str:
+    """The explorer without a kernel: JPEG files and captions behind an HTML slider."""
+    name = f"explorer-{uuid4().hex}"
+    urls = [data_url(file, "image/jpeg") for file in files]
+    return f"""<div id="{name}" class="explorer" style="max-width:{width}px">
+<input type="range" min="0" max="{len(files) - 1}" value="0" aria-label="step" style="width:100%">
+<img src="{urls[0]}" {described(alt)} style="width:100%"><div class="caption">{html.escape(captions[0])}</div>
+<script>(function() {{
+  const box = document.getElementById("{name}"), urls = {json.dumps(urls)}, captions = {json.dumps(captions)};
+  box.querySelector("input").addEventListener("input", function(event) {{
+    box.querySelector("img").src = urls[event.target.value];
+    box.querySelector(".caption").textContent = captions[event.target.value];
+  }});
+}})();</script></div>"""
