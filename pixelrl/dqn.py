@@ -87,6 +87,11 @@ class DQN:
     ) -> None:
         if not isinstance(action_space, gym.spaces.Discrete):
             raise TypeError(f"DQN needs a Discrete action space; this environment has {action_space}.")
+        if bool(config.channels) != (len(obs_space.shape) == 3):
+            raise ValueError(
+                f"channels is {config.channels} and observations have shape {obs_space.shape}; "
+                "pixels (C, H, W) need the widths of two convolutions, states (n,) need none."
+            )
         self.config, self.obs_space, self.device = config, obs_space, torch.device(device)
         self.q_net = q_network(
             obs_space.shape, int(action_space.n), config.hidden, config.channels, HEADS[config.head]

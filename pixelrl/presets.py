@@ -64,7 +64,8 @@ class TrainConfig:
     """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "update_every", "batch_size", "replay_size", "n_step", "eval_every", "eval_episodes"):
+        counts = ("steps", "update_every", "batch_size", "replay_size", "n_step", "eval_every", "eval_episodes")
+        for name in (*counts, "final_episodes", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0.0 <= self.gamma <= 1.0:
@@ -105,6 +106,15 @@ class DQNConfig(TrainConfig):
         super().__post_init__()
         if not 0.0 < self.target_tau <= 1.0:
             raise ValueError(f"target_tau is {self.target_tau}; it must lie in (0, 1].")
+        if not self.hidden:
+            raise ValueError("hidden is empty; the head needs at least one layer before it.")
+        if self.lr <= 0.0:
+            raise ValueError(f"lr is {self.lr}; it must be positive.")
+        for name in ("epsilon_start", "epsilon_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1.")
+        if self.epsilon_steps < 1:
+            raise ValueError(f"epsilon_steps is {self.epsilon_steps}; it must be at least 1.")
         check_choice("head", self.head, ("linear", "dueling"))
         check_choice("target", self.target, ("max", "double"))
 
@@ -115,15 +125,26 @@ def as_json(config: TrainConfig) -> dict[str, Any]:
 
 
 def save(path: Path, config: TrainConfig) -> None:
-    """Write a config as JSON."""
-    path.write_text(json.dumps(as_json(config), indent=1) + "\n")
+    """Write a config as JSON, whole or not at all."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(as_json(config), indent=1) + "\n")
+    partial.replace(path)
 
 
 def load(path: Path) -> TrainConfig:
     """Read a config that `save` wrote."""
     content = json.loads(path.read_text())
     kind = KINDS[content.pop("kind")]
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    return kind(**{name: with_tuples(value) for name, value in content.items()})
+
+
+def with_tuples(value: Any) -> Any:
+    """Turn lists into tuples, which JSON does not have, also within dictionaries."""
+    if isinstance(value, list):
+        return tuple(with_tuples(entry) for entry in value)
+    if isinstance(value, dict):
+        return {name: with_tuples(entry) for name, entry in value.items()}
+    return value
 
 
 def differences(a: TrainConfig, b: TrainConfig) -> str:

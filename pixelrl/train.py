@@ -205,6 +205,8 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
     """Make a training's folder, or make sure that what lies there belongs to this training."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
+    if runs.is_finished(folder):
+        checkpoint.check_sums(folder, runs.FILES)
     if not path.is_file():
         presets.save(path, config)
     elif changed := presets.differences(presets.load(path), config):
@@ -214,7 +216,7 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
 def learn(training: Training, folder: Path | None = None, tensorboard: bool = False) -> None:
     """Run the loop to its end, with a progress bar, the curve on disk, and a checkpoint every now and then."""
     config = training.config
-    board = open_board(folder) if tensorboard else None
+    board = open_board(folder, training.step) if tensorboard else None
     loop = interact(training.env, training.agent, training.replay, config, training.episode, training.step)
     saved = time.perf_counter()
     with tqdm(total=config.steps, initial=training.step, desc=config.method, unit="step") as bar:
@@ -229,15 +231,17 @@ def learn(training: Training, folder: Path | None = None, tensorboard: bool = Fa
                 saved = time.perf_counter()
     if training.final_returns is None or training.step >= config.steps:
         training.judge()
+    if board is not None:
+        board.close()
 
 
-def open_board(folder: Path | None) -> Any:
-    """A TensorBoard writer into a training's folder."""
+def open_board(folder: Path | None, step: int) -> Any:
+    """A TensorBoard writer into a training's folder; what an interrupted training wrote after `step` is hidden."""
     if folder is None:
         raise ValueError("TensorBoard needs a folder to write to: train(config, folder, tensorboard=True).")
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 def report(training: Training, bar: tqdm, folder: Path | None, board: Any) -> None:
