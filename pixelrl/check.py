@@ -1,7 +1,7 @@
 """The exercises' checks: each says what is wrong with an answer, and passes on a right one.
 
-A check never stops the notebook. It prints one line and returns whether the answer is right, so that the
-same checks serve a reader, who learns from the line, and a class, where the results are counted.
+A check never stops the notebook. It prints one line and notes in `results` whether the answer is right, so
+that the same checks serve a reader, who learns from the line, and a class, where the results are counted.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ class WrongAnswerError(Exception):
     """An answer is wrong; the message says how."""
 
 
-def exercise(number: str) -> Callable[[Callable[[Any], None]], Callable[[Any], bool]]:
-    """Turn a function that raises `WrongAnswerError` into a check that prints one line and returns the verdict."""
+results: dict[str, bool] = {}
+"""Which exercises were answered right, by number, at their last check."""
 
-    def decorate(check: Callable[[Any], None]) -> Callable[[Any], bool]:
+
+def exercise(number: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Turn a function that raises `WrongAnswerError` into a check that prints one line and notes the verdict."""
+
+    def decorate(check: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(check)
-        def verdict(answer: Any) -> bool:
+        def verdict(answer: Any) -> None:
+            results[number] = False
             try:
                 check(answer)
             except NotImplementedError:
                 print(f"· Exercise {number}: not written yet.")
             except WrongAnswerError as wrong:
                 print(f"✗ Exercise {number}: {wrong}")
-            except Exception as error:  # noqa: BLE001  whatever the answer raises is news for its author
+            except Exception as error:  # whatever the answer raises is news for its author
                 print(f"✗ Exercise {number}: your code raised {type(error).__name__}: {error}")
             else:
+                results[number] = True
                 print(f"✓ Exercise {number}: right.")
-                return True
-            return False
 
         return verdict
 

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,12 @@ def store(source: Path, folder: Path | None = None) -> Path:
 def provenance(stored: list[Run]) -> str:
     """One line on where the numbers come from."""
     first = stored[0]
+    commit = first.meta["commit"]
     seconds = sorted(run.meta["seconds"] for run in stored)
     return (
         f"{len(stored)} runs, seeds {', '.join(str(run.config.seed) for run in stored)}; {first.config.steps:,} agent steps; "
         f"{seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each on {first.meta['hardware']['processor']}, "
-        f"torch {first.meta['versions']['torch']}, commit {first.meta['commit'][:7]}; made by: {command(first)}"
+        f"torch {first.meta['versions']['torch']}, commit {commit[:7]}{'+' * commit.endswith('+')}; made by: {command(first)}"
     )
 
 

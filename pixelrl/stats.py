@@ -75,7 +75,7 @@ def final_means(runs: list[Run]) -> np.ndarray:
     return np.array([np.mean(run.meta["final_returns"]) for run in runs])
 
 
-def seconds_to(runs: list[Run], goal: float) -> np.ndarray:
-    """Wall seconds (seeds,) until each curve first reached a return; infinite where it never did."""
-    reached = [run.curve.loc[run.curve["return"] >= goal, "seconds"] for run in runs]
-    return np.array([seconds.iloc[0] if len(seconds) else np.inf for seconds in reached])
+def first_reached(runs: list[Run], goal: float, x: str = "step") -> np.ndarray:
+    """Where (seeds,) on the axis x each curve first reached a return; infinite where it never did."""
+    reached = [run.curve.loc[run.curve["return"] >= goal, x] for run in runs]
+    return np.array([values.iloc[0] if len(values) else np.inf for values in reached])

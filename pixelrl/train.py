@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
@@ -186,7 +186,7 @@ def train(config: TrainConfig, folder: Path | str | None = None, tensorboard: bo
     """
     if folder is None:
         training = Training(config)
-        learn(training)
+        learn(training, tensorboard=tensorboard)
         return result(training)
     folder = Path(folder)
     open_folder(folder, config)

@@ -68,7 +68,7 @@ def encode(frames: list[np.ndarray], fps: int) -> bytes:
         raise ValueError("a video needs at least one frame.")
     height, width = (length // 2 * 2 for length in frames[0].shape[:2])
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:

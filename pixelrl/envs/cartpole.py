@@ -54,7 +54,7 @@ class CartPolePicture(gym.ObservationWrapper):
         renderer: `fast` draws the state with OpenCV, `gymnasium` takes `env.render()`.
     """
 
-    def __init__(self, env: gym.Env, size: tuple[int, int] = (40, 100), renderer: str = "fast") -> None:
+    def __init__(self, env: gym.Env, size: tuple[int, int] = (32, 80), renderer: str = "fast") -> None:
         super().__init__(env)
         if renderer not in ("fast", "gymnasium"):
             raise ValueError(f"renderer is {renderer!r}; it must be 'fast' or 'gymnasium'.")
@@ -73,7 +73,7 @@ class CartPolePicture(gym.ObservationWrapper):
 
 
 def cartpole_pixels(
-    size: tuple[int, int] = (40, 100), stack: int = 4, renderer: str = "fast", render_mode: str | None = None
+    size: tuple[int, int] = (32, 80), stack: int = 4, renderer: str = "fast", render_mode: str | None = None
 ) -> gym.Env:
     """CartPole-v1 from a stack of grey frames, (stack, H, W) uint8, the newest last."""
     if renderer == "gymnasium":
