@@ -172,6 +172,7 @@ METHODS: dict[str, DQNConfig] = {
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=260),
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
     "dqn-pixels": PIXELS,
+    "dqn-pixels-one-frame": replace(PIXELS, env_kwargs={"stack": 1}),
     "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
 }
 QUICK = {
@@ -219,4 +220,5 @@ def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig:
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
     size = SIZES["CartPolePixels" if config.channels else "CartPole"][preset]
-    return replace(config, **{"method": method, "preset": preset, **size, **changes})
+    env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {})}
+    return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})
