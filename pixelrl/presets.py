@@ -169,7 +169,8 @@ PIXELS = replace(
 METHODS: dict[str, DQNConfig] = {
     "dqn-cartpole": CARTPOLE,
     "dqn-cartpole-no-target": replace(CARTPOLE, target_tau=1.0),
-    "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=260),
+    "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
+    "dqn-cartpole-short-replay": replace(CARTPOLE, replay_size=260),
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
     "dqn-pixels": PIXELS,
     "dqn-pixels-one-frame": replace(PIXELS, env_kwargs={"stack": 1}),
