@@ -134,12 +134,13 @@ def store(source: Path, folder: Path | None = None) -> Path:
 def provenance(stored: list[Run]) -> str:
     """One line on where the numbers come from."""
     first = stored[0]
-    commit = first.meta["commit"]
-    seconds = sorted(run.meta["seconds"] for run in stored)
+    seeds = ", ".join(str(run.config.seed) for run in stored)
+    minutes = [run.meta["seconds"] / 60 for run in stored]
+    commits = sorted({run.meta["commit"][:7] + "+" * run.meta["commit"].endswith("+") for run in stored})
     return (
-        f"{len(stored)} runs, seeds {', '.join(str(run.config.seed) for run in stored)}; {first.config.steps:,} agent steps; "
-        f"{seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each on {first.meta['hardware']['processor']}, "
-        f"torch {first.meta['versions']['torch']}, commit {commit[:7]}{'+' * commit.endswith('+')}; made by: {command(first)}"
+        f"{len(stored)} runs, seeds {seeds}; {first.config.steps:,} agent steps; "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes each on {first.meta['hardware']['processor']}, "
+        f"torch {first.meta['versions']['torch']}, commit {' and '.join(commits)}; made by: {command(first)}"
     )
 
 

@@ -51,7 +51,7 @@ def video(frames: list[np.ndarray], alt: str, fps: int = 30, width: int = 480) -
     display(
         HTML(
             f'<video src="{data_url(content, "video/mp4")}" poster="{poster}" controls loop muted playsinline '
-            f'aria-label="{html.escape(alt)}" title="{html.escape(alt)}" style="width:{width}px;max-width:100%"></video>'
+            f'aria-label="{html.escape(alt)}" style="width:{width}px;max-width:100%"></video>'
         )
     )
 

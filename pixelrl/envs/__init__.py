@@ -51,7 +51,8 @@ def check_spaces(env: gym.Env) -> None:
     state = isinstance(obs, gym.spaces.Box) and len(obs.shape) == 1 and obs.dtype == np.float32
     if not (pixels or state):
         raise ValueError(
-            f"observations must be pixels, a Box (C, H, W) of uint8, or a state, a Box (n,) of float32; {env} has {obs}."
+            "observations must be pixels, a Box (C, H, W) of uint8, or a state, a Box (n,) of float32; "
+            f"{env} has {obs}."
         )
     continuous = isinstance(action, gym.spaces.Box) and len(action.shape) == 1
     if not (isinstance(action, gym.spaces.Discrete) or continuous):

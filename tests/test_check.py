@@ -1,0 +1,130 @@
+"""The exercises' checks: right answers pass, empty ones are told so, known mistakes are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pixelrl import check
+
+
+def hard_update(target: nn.Module, online: nn.Module, updates: int, period: int) -> None:
+    if updates % period == 0:
+        target.load_state_dict(online.state_dict())
+
+
+def hard_update_by_reference(target: nn.Module, online: nn.Module, updates: int, period: int) -> None:
+    if updates % period == 0:
+        target.weight, target.bias = online.weight, online.bias
+
+
+def soft_update(target: nn.Module, online: nn.Module, updates: int, period: int) -> None:
+    with torch.no_grad():
+        for a, b in zip(target.parameters(), online.parameters(), strict=True):
+            a.lerp_(b, 0.1)
+
+
+def n_step(rewards: list[float], terminated: bool, value: float, gamma: float) -> float:
+    total = 0.0 if terminated else value
+    for reward in reversed(rewards):
+        total = reward + gamma * total
+    return total
+
+
+def stack(frames: np.ndarray, k: int) -> np.ndarray:
+    return frames[np.maximum(np.arange(len(frames) - k, len(frames)), 0)]
+
+
+def double(r: np.ndarray, d: np.ndarray, online: np.ndarray, target: np.ndarray, gamma: float) -> np.ndarray:
+    return r + gamma * (1 - d) * target[np.arange(len(r)), online.argmax(1)]
+
+
+def weights(priority: np.ndarray, omega: float, beta: float) -> np.ndarray:
+    share = priority**omega / (priority**omega).sum()
+    w = (len(priority) * share) ** -beta
+    return w / w.max()
+
+
+RIGHT = {
+    "1.1": (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.max(1)),
+    "1.2": (check.n_step_target, n_step),
+    "1.3": (check.hard_update, hard_update),
+    "2.1": (check.stack_frames, stack),
+    "2.2": (check.double_q_target, double),
+    "2.3": (check.importance_weights, weights),
+}
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_a_right_answer_passes(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verdict, answer = RIGHT[number]
+    verdict(answer)
+    assert capsys.readouterr().out == f"✓ Exercise {number}: right.\n"
+    assert check.results[number]
+
+
+@pytest.mark.parametrize("number", RIGHT)
+def test_an_empty_answer_is_no_error(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def stub(*args: Any) -> None:
+        raise NotImplementedError
+
+    RIGHT[number][0](stub)
+    assert "not written yet" in capsys.readouterr().out
+    assert not check.results[number]
+
+
+@pytest.mark.parametrize("number", [number for number in RIGHT if number != "1.3"])
+def test_an_answer_without_return_is_told_so(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    RIGHT[number][0](lambda *args: None)
+    out = capsys.readouterr().out
+    assert out.startswith("✗")
+    assert "return" in out or "shape" in out
+
+
+MISTAKES = [
+    (check.one_step_target, lambda r, d, q, g: r + g * q.max(1), "although the episode terminated"),
+    (check.one_step_target, lambda r, d, q, g: r + (1 - d) * q.max(1), "discount is missing"),
+    (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.mean(1), "mean over actions"),
+    (check.one_step_target, lambda r, d, q, g: r + g * d * q.max(1), "1 - terminated"),
+    (check.one_step_target, lambda r, d, q, g: r, "you get [ 1.,  1., -2.]"),
+    (check.one_step_target, lambda r, d, q, g: (r + g * (1 - d) * q.max(1))[:2], "has shape (2,)"),
+    (check.one_step_target, lambda r, d, q, g: r @ q @ q, "raised ValueError"),
+    (check.n_step_target, lambda r, d, v, g: n_step(r, False, v, g), "although the episode terminated"),
+    (check.n_step_target, lambda r, d, v, g: n_step(r, True, v, g) + v * (not d), "value is not discounted"),
+    (check.n_step_target, lambda r, d, v, g: n_step(r, True, v, g) + g * v * (not d), "discounted once"),
+    (check.n_step_target, lambda r, d, v, g: n_step(r, True, v, g) + g ** (len(r) - 1) * v * (not d), "n - 1 times"),
+    (check.n_step_target, lambda r, d, v, g: sum(r) + g ** len(r) * v * (not d), "rewards are not discounted"),
+    (check.hard_update, soft_update, "should stand still"),
+    (check.hard_update, lambda *args: None, "differs from the online network"),
+    (check.hard_update, hard_update_by_reference, "share their parameters"),
+    (check.stack_frames, lambda f, k: stack(f, k)[::-1], "newest frame comes first"),
+    (check.stack_frames, lambda f, k: f[-k:], "has shape (2, 2, 3)"),
+    (check.double_q_target, lambda r, d, o, t, g: double(r, d, t, t, g), "target of plain DQN"),
+    (check.double_q_target, lambda r, d, o, t, g: double(r, d, o, o, g), "was not asked"),
+    (check.double_q_target, lambda r, d, o, t, g: double(r, 0 * d, o, t, g), "although the episode terminated"),
+    (check.importance_weights, lambda p, o, b: 2 * weights(p, o, b), "you get"),
+    (check.importance_weights, lambda p, o, b: (len(p) * p**o / (p**o).sum()) ** -b, "not divided by the largest"),
+    (check.importance_weights, lambda p, o, b: weights(p, 1.0, b), "omega is missing"),
+    (check.importance_weights, lambda p, o, b: weights(p, o, -b), "sign of the exponent"),
+]
+
+
+@pytest.mark.parametrize(("verdict", "answer", "message"), MISTAKES)
+def test_a_mistake_is_named(
+    verdict: Callable[[Any], None], answer: Callable[..., Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict(answer)
+    out = capsys.readouterr().out
+    assert out.startswith("✗")
+    assert message in out
+
+
+def test_an_atari_answer_is_judged_by_its_observations(capsys: pytest.CaptureFixture[str]) -> None:
+    check.atari_env(lambda: gym.make("CartPole-v1"))
+    assert "should be (4, 84, 84) uint8" in capsys.readouterr().out

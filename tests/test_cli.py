@@ -1,0 +1,69 @@
+"""The command line, run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pixelrl import runs
+from pixelrl.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIXELRL_TRAININGS", raising=False)
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
+
+
+def test_train_then_store(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "dqn-cartpole", "--preset", "quick", "--seed", "4", "--hidden", "16", "16"])
+    folder = Path("trainings/dqn-cartpole/quick/seed-4")
+    assert f"{folder}: mean return" in capsys.readouterr().out
+    main(["store", str(folder)])
+    (run,) = runs.load("dqn-cartpole")
+    assert (run.config.seed, run.config.hidden, run.config.preset) == (4, (16, 16), "quick")
+
+
+def test_a_finished_training_is_read_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "dqn-cartpole", "--preset", "quick", "--folder", "here"]
+    main(arguments)
+    first = capsys.readouterr().out
+    main(arguments)
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["store", "nowhere"], "nowhere has no SHA256SUMS"),
+        (["train", "dqn-cartpole", "--preset", "quick", "--env", "Nope-v0"], "there is no environment 'Nope-v0'"),
+    ],
+)
+def test_a_wrong_call_is_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert str(stop.value.code).startswith("error: ")
+    assert message in str(stop.value.code)
+
+
+@pytest.mark.parametrize("words", ["train nope", "train dqn-cartpole --preset nope", "prepare x"])
+def test_unknown_words_are_refused(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_value_out_of_range_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "dqn-cartpole", "--preset", "quick", "--gamma", "1.5"])
+    assert stop.value.code == 2
+    assert "gamma is 1.5" in capsys.readouterr().err
+
+
+def test_the_fields_of_a_config_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "dqn-cartpole", "--fields"])
+    assert "--target-tau" in capsys.readouterr().out

@@ -1,0 +1,102 @@
+"""Configs: where their numbers come from, what they refuse, and that JSON keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from pixelrl import envs, presets
+from pixelrl.agents import build_agent
+from pixelrl.train import build_replay
+
+EVERY = [(method, preset) for method in presets.METHODS for preset in presets.PRESETS]
+
+
+@pytest.mark.parametrize(("method", "preset"), EVERY)
+def test_every_config_can_be_built(method: str, preset: str) -> None:
+    config = presets.get(method, preset, seed=4, device="cpu", replay_size=300)
+    assert (config.method, config.preset, config.seed) == (method, preset, 4)
+    assert config.env in gym.registry
+    assert config.learning_starts < config.steps
+    assert config.steps % config.eval_every == 0  # the curve ends where the training does
+    env = envs.make(config.env, **config.env_kwargs)
+    build_agent(config, env)
+    build_replay(config, env)
+
+
+def test_the_variable_chooses_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIXELRL_PRESET", raising=False)
+    assert presets.get("dqn-cartpole") == presets.get("dqn-cartpole", "default")
+    monkeypatch.setenv("PIXELRL_PRESET", "quick")
+    assert presets.get("dqn-cartpole") == presets.get("dqn-cartpole", "quick")
+    assert presets.get("dqn-cartpole", "full").preset == "full"  # what is asked for by name wins
+    monkeypatch.setenv("PIXELRL_PRESET", "quik")
+    with pytest.raises(ValueError, match="no preset 'quik'; there are quick, default, cpu, full"):
+        presets.get("dqn-cartpole")
+
+
+def test_quick_is_quick() -> None:
+    for method in presets.METHODS:
+        quick = presets.get(method, "quick")
+        assert quick.steps <= 1_000
+        assert all(quick.steps < presets.get(method, preset).steps for preset in ("default", "cpu", "full"))
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="no method 'dqn-cartpol'; there are dqn-cartpole, "):
+        presets.get("dqn-cartpol")
+    with pytest.raises(ValueError, match="no preset 'tiny'"):
+        presets.get("dqn-cartpole", "tiny")
+    with pytest.raises(ValueError, match="DQNConfig has no field learning_rate"):
+        presets.get("dqn-cartpole", "quick", learning_rate=1.0, steps=10)
+
+
+OUT_OF_RANGE = [
+    *[(name, 0) for name in ("steps", "update_every", "batch_size", "replay_size", "n_step", "threads")],
+    *[(name, 0) for name in ("eval_every", "eval_episodes", "final_episodes", "epsilon_steps")],
+    ("gamma", 1.5),
+    ("gamma", -0.1),
+    ("target_tau", 0.0),
+    ("target_tau", 1.1),
+    ("lr", 0.0),
+    ("epsilon_start", 1.2),
+    ("epsilon_end", -0.1),
+    ("hidden", ()),
+    ("replay", "lifo"),
+    ("head", "duelling"),
+    ("target", "triple"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} is ") as error:
+        presets.get("dqn-cartpole", "quick", **{name: value})
+    assert repr(value) in str(error.value) or "empty" in str(error.value)
+
+
+def test_json_keeps_everything(tmp_path: Path) -> None:
+    for method, preset in EVERY:
+        config = presets.get(method, preset, seed=7)
+        presets.save(tmp_path / "config.json", config)
+        assert presets.load(tmp_path / "config.json") == config
+    odd = presets.get("dqn-pixels", "quick", env_kwargs={"size": (84, 84), "deep": {"er": ((1, 2), 3)}}, solved_at=1.5)
+    presets.save(tmp_path / "config.json", odd)
+    assert presets.load(tmp_path / "config.json") == odd
+    assert json.loads((tmp_path / "config.json").read_text())["env_kwargs"]["size"] == [84, 84]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_differences_are_named() -> None:
+    config = presets.get("dqn-pixels", "quick", env_kwargs={"size": (84, 84)}, steps=400)
+    assert presets.differences(config, replace(config)) == ""
+    changed = replace(config, steps=500, env_kwargs={"size": (42, 42)})
+    assert (
+        presets.differences(config, changed)
+        == "env_kwargs: {'size': [84, 84]} -> {'size': [42, 42]}, steps: 400 -> 500"
+    )

@@ -1,0 +1,163 @@
+"""Stored runs: what goes in comes out, what was damaged is refused, and where the numbers come from is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pixelrl import checkpoint, envs, presets, runs
+from pixelrl.agents import build_agent
+
+FILES = ["SHA256SUMS", "config.json", "curve.csv", "meta.json", "policy.safetensors"]
+
+
+def finished(seed: int = 0, **meta: Any) -> tuple[runs.Run, Any]:
+    """A run that could have been trained, and the agent it came from."""
+    config = presets.get(
+        "dqn-cartpole", "quick", seed=seed, device="cpu", hidden=(8,), env_kwargs={"sutton_barto_reward": True}
+    )
+    agent = build_agent(config, envs.make(config.env))
+    torch.manual_seed(50 + seed)
+    for parameter in agent.q_net.parameters():
+        torch.nn.init.normal_(parameter)
+    curve = pd.DataFrame({"step": [1, 2], "return": [1 / 3, 2.5e-17], "train_return": [float("nan"), 9.0]})
+    meta = {"final_returns": [1.0, 2.0], "seconds": 90.0, **runs.surroundings(), **meta}
+    return runs.Run(config, curve, meta, agent.policy()), agent
+
+
+def test_a_run_comes_back(tmp_path: Path) -> None:
+    run, _ = finished()
+    assert not runs.is_finished(tmp_path / "a")
+    runs.save(tmp_path / "a", run)
+    assert runs.is_finished(tmp_path / "a")
+    back = runs.read(tmp_path / "a")
+    assert back.config == run.config
+    assert back.meta == run.meta
+    pd.testing.assert_frame_equal(back.curve, run.curve, check_exact=True)
+    assert set(back.policy) == set(run.policy)
+    assert all(torch.equal(back.policy[name], run.policy[name]) for name in run.policy)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == FILES
+
+
+def test_its_agent_acts_as_the_trained_one(tmp_path: Path) -> None:
+    run, trained = finished()
+    runs.save(tmp_path, run)
+    obs = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    stored = runs.read(tmp_path).agent()
+    np.testing.assert_array_equal(stored.q_values(obs), trained.q_values(obs))
+    np.testing.assert_array_equal(stored.act(obs, explore=False), trained.act(obs, explore=False))
+    fresh = build_agent(run.config, envs.make(run.config.env))
+    assert not np.array_equal(stored.q_values(obs), fresh.q_values(obs))
+
+
+@pytest.mark.parametrize("where", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_found(tmp_path: Path, name: str, where: float) -> None:
+    runs.save(tmp_path, finished()[0])
+    content = bytearray((tmp_path / name).read_bytes())
+    content[int(where * len(content))] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(checkpoint.DamagedError, match=name):
+        runs.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    runs.save(tmp_path, finished()[0])
+    (tmp_path / name).unlink()
+    with pytest.raises(checkpoint.DamagedError, match=name):
+        runs.read(tmp_path)
+
+
+def test_other_files_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("before")
+    runs.save(tmp_path / "a", finished()[0])
+    (tmp_path / "a" / "notes.txt").write_text("after")
+    assert runs.read(runs.store(tmp_path / "a", tmp_path / "b")).meta == runs.read(tmp_path / "a").meta
+
+
+def test_stored_runs_are_loaded_by_method_in_the_order_of_their_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    for seed in (10, 2, 0):
+        runs.save(tmp_path / "somewhere", finished(seed)[0])
+        assert runs.store(tmp_path / "somewhere", library) == library / "dqn-cartpole" / f"seed-{seed}"
+    (library / "dqn-pixels").mkdir()
+    (library / "README.md").write_text("not a run")
+    assert [run.config.seed for run in runs.load("dqn-cartpole", library)] == [0, 2, 10]
+    with pytest.raises(FileNotFoundError, match=r"no run 'dqn-cartpol' .*there are: dqn-cartpole, dqn-pixels\."):
+        runs.load("dqn-cartpol", library)
+    with pytest.raises(FileNotFoundError, match=r"there are: none\."):
+        runs.load("dqn-cartpole", tmp_path / "nowhere")
+    monkeypatch.setenv("PIXELRL_RUNS", str(library))
+    assert len(runs.load("dqn-cartpole")) == 3
+
+
+def test_a_damaged_run_is_neither_loaded_nor_stored(tmp_path: Path) -> None:
+    runs.save(tmp_path / "a", finished()[0])
+    stored = runs.store(tmp_path / "a", tmp_path / "library")
+    for folder in (tmp_path / "a", stored):
+        os.truncate(folder / "curve.csv", 5)
+    with pytest.raises(checkpoint.DamagedError, match="curve.csv is damaged"):
+        runs.load("dqn-cartpole", tmp_path / "library")
+    with pytest.raises(checkpoint.DamagedError, match="curve.csv is damaged"):
+        runs.store(tmp_path / "a", tmp_path / "library")
+
+
+def test_provenance_says_where_the_numbers_come_from() -> None:
+    hardware = {"processor": "Abacus 3000", "cores": 1, "gpu": None}
+    stored = [
+        finished(seed, seconds=seconds, hardware=hardware, versions={"torch": "9.8.7"}, commit="0123456789abcdef+")[0]
+        for seed, seconds in ((0, 300.0), (4, 120.0))
+    ]
+    stored = [replace(run, config=replace(run.config, steps=12_345)) for run in stored]
+    line = runs.provenance(stored)
+    assert "\n" not in line
+    for part in ("2 runs", "seeds 0, 4", "12,345 agent steps", "2 to 5 minutes", "Abacus 3000", "torch 9.8.7"):
+        assert part in line
+    assert "commit 0123456+" in line  # the plus sign says that files differed from the commit
+    assert "python -m pixelrl train dqn-cartpole --preset quick --seed 0" in line
+
+
+def test_surroundings_are_those_of_this_machine() -> None:
+    found = json.loads(json.dumps(runs.surroundings()))
+    for package in ("pixelrl", "torch", "numpy", "gymnasium"):
+        assert found["versions"][package] == version(package)
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["hardware"]["cores"] == os.cpu_count()
+    assert found["hardware"]["processor"]
+    assert (found["hardware"]["gpu"] is not None) == torch.cuda.is_available()
+
+
+def test_the_commit_is_gits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(runs, "PACKAGE", tmp_path)
+    assert runs.commit() == "unknown"
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "--message", "first")
+    name = git("log", "-1", "--format=%H").strip()
+    assert runs.commit() == name
+    (tmp_path / "file").write_text("2")
+    assert runs.commit() == name + "+"
+    monkeypatch.setenv("PATH", "")
+    assert runs.commit() == "unknown"

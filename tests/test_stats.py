@@ -1,0 +1,66 @@
+"""Statistics over seeds, against scipy and against numbers worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from pixelrl import presets, stats
+from pixelrl.runs import Run
+
+
+def run(steps: list[int], returns: list[float], seconds: list[float] | None = None) -> Run:
+    curve = pd.DataFrame({"step": steps, "return": returns, "seconds": seconds or steps})
+    return Run(presets.get("dqn-cartpole", "quick"), curve, {"final_returns": [returns[-1], returns[-1] + 2]}, {})
+
+
+def test_iqm_is_the_mean_of_the_middle_half() -> None:
+    values = np.array([-100.0, 1, 2, 3, 4, 5, 6, 1000])
+    assert stats.iqm(values) == pytest.approx((2 + 3 + 4 + 5) / 4)
+
+
+def test_interval_agrees_with_scipy() -> None:
+    values = np.random.default_rng(1).normal(10, 3, size=12)
+    ours = stats.estimate(values)
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=0)
+    assert ours.value == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.15)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.15)
+
+
+def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [stats.estimate(rng.normal(0, 1, 20), resamples=400) for _ in range(300)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.88 <= covered <= 0.98  # the percentile bootstrap of 20 values is a little too narrow
+
+
+def test_columns_are_estimated_one_by_one() -> None:
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    together, alone = stats.estimate(values), stats.estimate(values[:, 1])
+    assert together.low.shape == (3,)
+    assert together.low[1] == pytest.approx(alone.low)
+
+
+def test_one_seed_has_an_interval_of_width_zero() -> None:
+    assert stats.estimate(np.array([7.0])) == (7.0, 7.0, 7.0)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan]])
+def test_nothing_to_estimate_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite values of one seed or more"):
+        stats.estimate(np.array(values))
+
+
+def test_a_run_that_stopped_early_keeps_its_last_value() -> None:
+    x, y = stats.curves([run([100, 200], [1.0, 5.0]), run([100, 200, 300], [0.0, 2.0, 4.0])])
+    assert x.tolist() == [100, 200, 300]
+    assert y.tolist() == [[1, 5, 5], [0, 2, 4]]
+
+
+def test_steps_to_a_return_and_final_means() -> None:
+    runs = [run([100, 200], [1.0, 5.0]), run([100, 200], [1.0, 2.0])]
+    assert stats.first_reached(runs, 5.0).tolist() == [200, np.inf]
+    assert stats.final_means(runs).tolist() == [6.0, 3.0]

@@ -1,0 +1,282 @@
+"""Training: the same seed gives the same curve, also when it was interrupted; and it learns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pixelrl import checkpoint, presets, runs
+from pixelrl.train import Training, episode_seed, train
+
+SMALL = {"steps": 240, "learning_starts": 60, "update_every": 3, "batch_size": 16, "replay_size": 90, "eval_every": 60}
+SMALL |= {"eval_episodes": 2, "final_episodes": 3, "hidden": (16,), "checkpoint_seconds": 0.0, "device": "cpu"}
+PIXELS = {"env_kwargs": {"size": (20, 40)}, "channels": (4, 4), "n_step": 2}
+CONFIGS = {
+    "states": presets.get("dqn-cartpole", "quick", **SMALL),
+    "pixels": presets.get("dqn-pixels-improved", "quick", **SMALL, **PIXELS),
+}
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> dict[str, runs.Run]:
+    """The runs that nothing interrupted."""
+    return {name: train(config) for name, config in CONFIGS.items()}
+
+
+def assert_same(one: runs.Run, other: runs.Run) -> None:
+    """Bit for bit the same run, but for the time it took."""
+    pd.testing.assert_frame_equal(
+        one.curve.drop(columns="seconds"), other.curve.drop(columns="seconds"), check_exact=True
+    )
+    assert one.meta["final_returns"] == other.meta["final_returns"]
+    assert set(one.policy) == set(other.policy)
+    assert all(torch.equal(one.policy[name], other.policy[name]) for name in one.policy)
+
+
+def test_the_configs_differ_where_it_matters() -> None:
+    states, pixels = CONFIGS["states"], CONFIGS["pixels"]
+    assert (states.replay, states.head, states.target) == ("uniform", "linear", "max")
+    assert (pixels.replay, pixels.head, pixels.target) == ("prioritised", "dueling", "double")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_same_seed_gives_the_same_run(unbroken: dict, name: str, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    np.random.seed(99)
+    assert_same(unbroken[name], train(CONFIGS[name], tmp_path))
+
+
+def test_another_seed_gives_another_run(unbroken: dict) -> None:
+    other = train(replace(CONFIGS["states"], seed=1))
+    assert other.curve["td_error"].tolist() != unbroken["states"].curve["td_error"].tolist()
+    seeds = {episode_seed(seed, episode) for seed in range(20) for episode in range(20)}
+    assert len(seeds) == 400
+
+
+def test_the_curve_says_what_it_should(unbroken: dict) -> None:
+    curve = unbroken["states"].curve
+    assert curve["step"].tolist() == [60, 120, 180, 240]
+    assert curve["seconds"].is_monotonic_increasing
+    assert curve["episode"].is_monotonic_increasing
+    assert (curve["return"] >= 1).all()
+    assert np.isfinite(curve[["loss", "q", "td_error"]]).to_numpy()[1:].all()
+    assert len(unbroken["states"].meta["final_returns"]) == 3
+
+
+class Fragile(gym.Wrapper):
+    """An environment that lives for a number of steps, counted over all that share its list."""
+
+    def __init__(self, env: gym.Env, left: list[int], die: Callable[[], None]) -> None:
+        super().__init__(env)
+        self.left, self.die = left, die
+
+    def step(self, action: Any) -> tuple:
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            self.die()
+        return self.env.step(action)
+
+
+def train_fragile(
+    config: presets.TrainConfig, folder: Path, steps: int, die: Callable[[], None], tensorboard: bool = False
+) -> None:
+    """Train until that many steps, of training or evaluation, are taken; then die."""
+    make_env, left = Training.make_env, [steps]
+    Training.make_env = lambda self: Fragile(make_env(self), left, die)
+    try:
+        train(config, folder, tensorboard)
+    finally:
+        Training.make_env = make_env
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_interrupted_and_resumed_is_the_unbroken_run(unbroken: dict, name: str, tmp_path: Path) -> None:
+    saved = []
+    for steps in (5, 110, 90):  # before the first checkpoint; later, twice
+        with pytest.raises(KeyboardInterrupt):
+            train_fragile(CONFIGS[name], tmp_path, steps, interrupt)
+        saved.append(max((path.name for path in checkpoint.found(tmp_path)), default=""))
+        assert not runs.is_finished(tmp_path)
+    assert saved[0] == ""
+    assert saved[0] < saved[1] < saved[2]
+    assert_same(unbroken[name], train(CONFIGS[name], tmp_path))
+    assert checkpoint.found(tmp_path) == []
+
+
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(unbroken: dict, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(CONFIGS["states"], tmp_path, 200, interrupt)
+    newest = checkpoint.found(tmp_path)[0]
+    (newest / "state.json").write_text("{}")
+    with pytest.warns(UserWarning, match=f"{newest.name}.*checkpoint before it is used"):
+        resumed = train(CONFIGS["states"], tmp_path)
+    assert_same(unbroken["states"], resumed)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_each(folder: Path) -> None:
+    """Train each config in a process of its own that is killed on the way."""
+    for name, config in CONFIGS.items():
+        child = os.fork()
+        if child == 0:
+            train_fragile(config, folder / name, 230, kill)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_and_resumed_is_the_unbroken_run(unbroken: dict, tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=die_in_each, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    for name, config in CONFIGS.items():
+        assert not runs.is_finished(tmp_path / name)
+        assert len(checkpoint.found(tmp_path / name)) == 2
+        assert_same(unbroken[name], train(config, tmp_path / name))
+
+
+def test_a_checkpoint_is_written_only_when_it_is_due(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(replace(CONFIGS["states"], checkpoint_seconds=3_600.0), tmp_path, 200, interrupt)
+    assert checkpoint.found(tmp_path) == []
+    assert (tmp_path / "curve.csv").is_file()  # the curve can be looked at all the same
+
+
+def test_another_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(CONFIGS["states"], tmp_path, 100, interrupt)
+    other = replace(CONFIGS["states"], gamma=0.5, hidden=(32,))
+    with pytest.raises(ValueError, match=r"holds another training \(gamma: 0.99 -> 0.5, hidden: \[16\] -> \[32\]\)"):
+        train(other, tmp_path)
+
+
+def test_a_finished_training_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIGS["states"], steps=60)
+    first = train(config, tmp_path)
+    content = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(Training, "make_env", lambda self: pytest.fail("it was trained again"))
+    again = train(config, str(tmp_path))
+    assert_same(first, again)
+    assert first.curve["seconds"].tolist() == again.curve["seconds"].tolist()
+    assert content == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.name for path in content} == {
+        "config.json",
+        "curve.csv",
+        "meta.json",
+        "policy.safetensors",
+        "SHA256SUMS",
+    }
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(checkpoint.DamagedError, match="config.json is damaged"):
+        train(config, tmp_path)
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = replace(CONFIGS["states"], steps=60)
+    run = train(config)
+    assert list(tmp_path.iterdir()) == []
+    assert run.config == config
+    with pytest.raises(ValueError, match="TensorBoard needs a folder"):
+        train(config, tensorboard=True)
+
+
+def read_board(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder / "tensorboard"))
+    board.Reload()
+    return board
+
+
+def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(CONFIGS["states"], tmp_path, 250, interrupt, tensorboard=True)
+    run = train(CONFIGS["states"], tmp_path, tensorboard=True)
+    curve = pd.read_csv(tmp_path / "curve.csv")
+    pd.testing.assert_frame_equal(curve, run.curve)
+    board = read_board(tmp_path)
+    assert set(board.Tags()["scalars"]) == set(curve.columns)
+    for name in curve.columns:
+        events = board.Scalars(name)
+        assert [event.step for event in events] == curve["step"].tolist()
+        np.testing.assert_allclose([event.value for event in events], curve[name], rtol=1e-6)
+
+
+def test_no_board_unless_asked(tmp_path: Path) -> None:
+    train(replace(CONFIGS["states"], steps=60), tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+class Corridor(gym.Env):
+    """Five rooms in a row, the start in the second. Beyond the last is the way out, worth 1; every step costs 0.1.
+
+    The way out to the left is nearer and worth 0.2, so that only who looks ahead goes right, and returns 0.6.
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(0, 1, (5,), np.float32)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.room = 1
+        return self.look(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.room += 1 if action else -1
+        reward = {-1: 0.2, 5: 1.0}.get(self.room, 0.0) - 0.1
+        out = self.room in (-1, 5)
+        self.room = int(np.clip(self.room, 0, 4))
+        return self.look(), reward, out, False, {}
+
+    def look(self) -> np.ndarray:
+        return np.eye(5, dtype=np.float32)[self.room]
+
+
+gym.register("pixelrl-tests/Corridor-v0", Corridor, max_episode_steps=20)
+
+
+def test_it_learns_and_stops_when_it_has() -> None:
+    numbers = {"steps": 5_000, "learning_starts": 100, "update_every": 1, "batch_size": 32, "eval_every": 250}
+    numbers |= {"gamma": 0.95, "n_step": 1, "lr": 3e-3, "target_tau": 0.05, "hidden": (32,), "epsilon_steps": 1_000}
+    config = presets.get(
+        "dqn-cartpole", "quick", env="pixelrl-tests/Corridor-v0", device="cpu", solved_at=0.599, **numbers
+    )
+    run = train(config)
+    assert run.meta["final_returns"] == pytest.approx([0.6] * config.final_episodes)
+    assert run.curve["return"].iloc[-1] == pytest.approx(0.6)
+    assert (run.curve["return"].iloc[:-1] < 0.599).all()
+    assert run.curve["step"].iloc[-1] < config.steps
+    q = run.agent().q_values(np.eye(5, dtype=np.float32))
+    assert q[4, 1] == pytest.approx(0.9, abs=0.1)  # the last step out
+    assert (q.argmax(axis=1) == 1).all()
+
+
+def test_an_outside_agent_runs_on_our_environment() -> None:
+    from stable_baselines3 import DQN
+
+    numbers = {"learning_starts": 50, "buffer_size": 200, "batch_size": 8, "target_update_interval": 100}
+    model = DQN("CnnPolicy", gym.make("pixelrl/CartPolePixels-v0", size=(40, 60)), **numbers, seed=0, device="cpu")
+    model.learn(220)
+    assert model.num_timesteps == 220
+    assert model.replay_buffer.observations.shape[2:] == (4, 40, 60)

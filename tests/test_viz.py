@@ -1,0 +1,147 @@
+"""Pictures and videos: what is in the page, and that a decoder reads it back."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from typing import Any
+
+import av
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from pixelrl import envs, presets, stats, viz
+from pixelrl.dqn import DQN
+from pixelrl.evaluate import play
+from pixelrl.runs import Run
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The HTML of everything that is displayed."""
+    pages: list[str] = []
+
+    def keep(item: Any, raw: bool = False) -> None:
+        pages.append(item["text/html"] if raw else item.data)
+
+    monkeypatch.setattr(viz, "display", keep)
+    return pages
+
+
+def content(page: str, kind: str) -> bytes:
+    return base64.b64decode(re.search(f"data:{kind};base64,([^\"']+)", page)[1])
+
+
+def test_figure_carries_its_picture_and_its_text(shown: list[str]) -> None:
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, 1])
+    viz.figure(fig, alt='rises from 0 to "1" & stops')
+    picture = cv2.imdecode(np.frombuffer(content(shown[0], "image/png"), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[1] > picture.shape[0] > 100
+    assert 'alt="rises from 0 to &quot;1&quot; &amp; stops"' in shown[0]
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_a_picture_without_text_is_refused(shown: list[str]) -> None:
+    with pytest.raises(ValueError, match="needs a text"):
+        viz.figure(plt.figure(), alt="  ")
+    assert shown == []
+
+
+@pytest.mark.parametrize("shape", [(64, 96, 3), (65, 97, 3), (64, 96)])
+def test_video_is_h264_with_the_frames_that_went_in(shape: tuple[int, ...]) -> None:
+    frames = [np.full(shape, 40 * i, np.uint8) for i in range(6)]
+    with av.open(io.BytesIO(viz.encode(frames, fps=20))) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"  # what every browser plays
+        assert stream.average_rate == 20
+        decoded = [frame.to_ndarray(format="gray") for frame in container.decode(stream)]
+    assert [picture.shape for picture in decoded] == [(64, 96)] * 6
+    assert np.allclose([picture.mean() for picture in decoded], [40 * i for i in range(6)], atol=4)
+
+
+def test_video_colours_are_not_swapped() -> None:
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 255
+    with av.open(io.BytesIO(viz.encode([red], fps=10))) as container:
+        (frame,) = container.decode(video=0)
+    assert frame.to_ndarray(format="rgb24").mean((0, 1)) == pytest.approx([255, 0, 0], abs=12)
+
+
+def test_video_says_what_it_shows(shown: list[str]) -> None:
+    viz.video([np.zeros((16, 16, 3), np.uint8)], alt="nothing")
+    assert 'aria-label="nothing"' in shown[0]
+    assert content(shown[0], "video/mp4")[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("frames", [[], [np.zeros((8, 8, 3), np.float32)]])
+def test_frames_that_are_none_are_refused(frames: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="at least one frame|must be uint8"):
+        viz.encode(frames, fps=10)
+
+
+def test_explorer_holds_every_picture_and_caption(shown: list[str]) -> None:
+    pictures = [np.full((8, 8, 3), 100 * i, np.uint8) for i in range(3)]
+    viz.explorer(pictures, ["one", "two", "three <b>"], alt="three greys")
+    urls = re.findall(r'"(data:image/jpeg;base64,[^"]+)"', re.search(r"urls = (\[.*?\])", shown[0])[1])
+    assert len(urls) == 3
+    assert 'max="2"' in shown[0]
+    assert '"two"' in shown[0]
+
+
+def test_explorer_moves_with_its_slider(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = []
+    monkeypatch.setattr(viz.ipywidgets, "VBox", lambda children: boxes.append(children) or viz.ipywidgets.Box(children))
+    monkeypatch.setattr(viz, "display", lambda *args, **kwargs: None)
+    viz.explorer([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)], ["a", "b"], alt="two")
+    slider, picture, caption = boxes[0]
+    before = picture.value
+    slider.value = 1
+    assert caption.value == "b"
+    assert picture.value != before
+
+
+def test_explorer_wants_a_caption_for_each_picture() -> None:
+    with pytest.raises(ValueError, match="1 pictures, but 2 captions"):
+        viz.explorer([np.zeros((8, 8, 3), np.uint8)], ["a", "b"], alt="x")
+
+
+def test_images_show_every_title(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(viz, "figure", lambda fig, alt: figures.append(fig))
+    viz.images([np.zeros((4, 6), np.uint8)] * 5, [f"p{i}" for i in range(5)], alt="five", columns=3)
+    titles = [ax.get_title() for ax in figures[0].axes]
+    assert titles[:5] == ["p0", "p1", "p2", "p3", "p4"]
+
+
+def test_discounted_returns_by_hand() -> None:
+    assert viz.discounted_returns(np.array([1.0, 2.0, 4.0]), 0.5).tolist() == [3.0, 4.0, 4.0]
+
+
+def test_q_values_are_the_agents() -> None:
+    env = envs.make("CartPole-v1", render_mode="rgb_array")
+    agent = DQN(presets.get("dqn-cartpole", "quick"), env.observation_space, env.action_space)
+    episode = play(agent, env, max_steps=5)
+    fig, ax = plt.subplots()
+    q = viz.q_values(ax, agent, episode, ["left", "right"], gamma=0.99)
+    assert np.allclose(ax.lines[1].get_ydata(), agent.q_values(episode.obs)[:, 1])
+    assert q.shape == (len(episode.frames), 2)
+    plt.close(fig)
+
+
+def test_curves_draw_the_mean_and_each_seed() -> None:
+    import pandas as pd
+
+    config = presets.get("dqn-cartpole", "quick")
+    runs = [Run(config, pd.DataFrame({"step": [1, 2], "return": [v, v + 1]}), {}, {}) for v in (0.0, 2.0)]
+    fig, ax = plt.subplots()
+    viz.curves(ax, {"both": runs})
+    assert ax.lines[0].get_ydata().tolist() == [1.0, 2.0]
+    assert [line.get_ydata().tolist() for line in ax.lines[1:]] == [[0.0, 1.0], [2.0, 3.0]]
+    assert ax.get_legend().get_texts()[0].get_text() == "both (2)"
+    assert stats.estimate(np.array([0.0, 2.0])).value == 1.0
+    plt.close(fig)
