@@ -5,7 +5,8 @@
 Solved is a mean return of 475 over 100 greedy episodes. Both are evaluated in the same way at the same agent
 steps, the time of the evaluations counts, and both use one thread, which is the faster for networks so small.
 stable-baselines3 has the settings of its zoo for CartPole-v1 and its full 50,000 steps. The ratio is one of
-processor time, so that other programs on the machine matter little; on an idle one it is that of the seconds too.
+processor time (in brackets), so that other programs on the machine matter little; on an idle one it is that of
+the seconds too.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Result(NamedTuple):
     """Mean return over the final episodes."""
 
     def __str__(self) -> str:
-        return f"{self.seconds:.1f} s, {self.steps:,} steps, {self.score:.1f}"
+        return f"{self.seconds:.1f} s ({self.processor_seconds:.1f}), {self.steps:,} steps, {self.score:.1f}"
 
 
 def timed(learn: Callable[[DQNConfig], tuple[int, float]], config: DQNConfig) -> Result:
@@ -114,14 +115,14 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     torch.set_num_threads(1)
     results: dict[str, list[Result]] = {"pixelrl": [], "stable-baselines3": []}
-    print(f"{'seed':>4} {'pixelrl':>32} {'stable-baselines3':>32} {'ratio':>7}")
+    print(f"{'seed':>4} {'pixelrl':>40} {'stable-baselines3':>40} {'ratio':>7}")
     for seed in seeds:
         config = presets.get("dqn-cartpole", "default", seed=seed, device="cpu")
         for name, learn in zip(results, (ours, theirs), strict=True):
             results[name].append(timed(learn, config))
         one, other = (column[-1] for column in results.values())
         ratio = other.processor_seconds / one.processor_seconds
-        print(f"{seed:4} {one!s:>32} {other!s:>32} {ratio:7.2f}", flush=True)
+        print(f"{seed:4} {one!s:>40} {other!s:>40} {ratio:7.2f}", flush=True)
     for name, column in results.items():
         solved = [result.seconds for result in column if result.score >= config.solved_at]
         median = f", in {np.median(solved):.1f} s at the median and {max(solved):.1f} s at most" if solved else ""

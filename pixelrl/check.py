@@ -187,7 +187,7 @@ def importance_weights(answer: Callable[..., np.ndarray]) -> None:
     )
 
 
-@exercise("2.4")
+@exercise("2.5")
 def atari_env(answer: Callable[[], Any]) -> None:
     """An environment that the book's DQN can be trained on, made from an Atari game."""
     env = answer()

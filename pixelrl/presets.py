@@ -173,7 +173,6 @@ METHODS: dict[str, DQNConfig] = {
     "dqn-cartpole-short-replay": replace(CARTPOLE, replay_size=260),
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
     "dqn-pixels": PIXELS,
-    "dqn-pixels-one-frame": replace(PIXELS, env_kwargs={"stack": 1}),
     "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
 }
 QUICK = {

@@ -257,6 +257,7 @@ def save_for_ever(folder: Path, step: int) -> None:
 def die_often(folder: Path, times: int) -> None:
     """Fork a process that saves, kill it at a random moment, and look at what it left; again and again."""
     warnings.simplefilter("error")
+    torch.set_num_threads(1)  # a forked process has none of the threads that its parent may have started
     chance = random.Random(0)
     step = caught = 0
     for _ in range(times):

@@ -31,12 +31,14 @@ MYST = {
 }
 FIGURE_MAKERS = {"figure", "subplots", "subplot_mosaic"}
 HARMLESS = {"close", "get_cmap", "rc", "setp"}
-SHOWS = {name for name, part in inspect.getmembers(viz, inspect.isfunction) if "alt" in inspect.signature(part).parameters}
+PARTS = inspect.getmembers(viz, inspect.isfunction)
+SHOWS = {name for name, function in PARTS if "alt" in inspect.signature(function).parameters}
 
 
 def problems(notebook: NotebookNode) -> list[str]:
     """Everything that is wrong with a notebook, a line each."""
-    return [*format_problems(notebook), *setup_problems(notebook), *markdown_problems(notebook), *code_problems(notebook)]
+    kinds = (format_problems, setup_problems, markdown_problems, code_problems)
+    return [problem for kind in kinds for problem in kind(notebook)]
 
 
 def format_problems(notebook: NotebookNode) -> Iterator[str]:
