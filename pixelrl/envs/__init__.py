@@ -5,6 +5,7 @@ Importing this module registers them, so that `gymnasium.make` and any other lib
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +31,8 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
     Raises:
         ValueError: no such environment, or spaces that no agent here understands.
     """
+    if kwargs.get("render_mode") != "human":
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # a picture needs no window, nor complaints that there is none
     try:
         env = gym.make(env_id, disable_env_checker=True, **kwargs)
     except gym.error.UnregisteredEnv as error:
