@@ -32,7 +32,7 @@ def make(env_id: str, **kwargs: Any) -> gym.Env:
         ValueError: no such environment, or spaces that no agent here understands.
     """
     if kwargs.get("render_mode") != "human":
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # a picture needs no window, nor complaints that there is none
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # a picture needs no window, nor a complaint about it
     try:
         env = gym.make(env_id, disable_env_checker=True, **kwargs)
     except gym.error.UnregisteredEnv as error:
