@@ -44,7 +44,7 @@ test: export PIXELRL_PRESET = quick
 test: export PIXELRL_TRAININGS = $(CURDIR)/_build/trainings-of-tests
 test: lint
 	rm -rf $(PIXELRL_TRAININGS)
-	$(BIN)/python -m pytest -n 2 --nbmake tests notebooks
+	$(BIN)/python -m pytest -n 2 --nbmake --cov --cov-report term tests notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -71,7 +71,7 @@ def read(folder: Path) -> Run:
     checkpoint.check_sums(folder, FILES)
     return Run(
         config=presets.load(folder / "config.json"),
-        curve=pd.read_csv(folder / "curve.csv"),
+        curve=pd.read_csv(folder / "curve.csv", float_precision="round_trip"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
     )

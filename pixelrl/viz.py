@@ -38,6 +38,7 @@ def figure(fig: Figure, alt: str, width: int = 720) -> None:
         alt: what it says, for those who do not see it.
         width: on the page, in pixels; on a narrow screen it shrinks.
     """
+    fig.tight_layout()
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
     plt.close(fig)
@@ -107,7 +108,6 @@ def images(pictures: list[np.ndarray], titles: list[str], alt: str, columns: int
     for ax, picture, title in zip(axes.flat, pictures, titles, strict=False):
         ax.imshow(picture, **{"cmap": "gray", "interpolation": "nearest", **imshow})
         ax.set_title(title, fontsize=10)
-    fig.tight_layout()
     figure(fig, alt)
 
 
