@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         options.run(options, rest)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint")

@@ -145,9 +145,16 @@ def provenance(stored: list[Run]) -> str:
 
 
 def command(run: Run) -> str:
-    """What to type to make the run again."""
+    """What to type to make the run again, with the fields that differ from its preset."""
     config = run.config
-    return f"python -m pixelrl train {config.method} --preset {config.preset} --seed {config.seed}"
+    preset = presets.get(config.method, config.preset, seed=config.seed)
+    words = ["python -m pixelrl train", config.method, "--preset", config.preset, "--seed", str(config.seed)]
+    for name, value in vars(config).items():
+        if value != getattr(preset, name):
+            parts = [part for item in value.items() for part in item] if isinstance(value, dict) else [value]
+            parts = parts[0] if isinstance(parts[0], tuple) else parts
+            words += [f"--{name.replace('_', '-')}", *map(str, parts)]
+    return " ".join(words)
 
 
 def surroundings() -> dict[str, Any]:

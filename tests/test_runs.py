@@ -161,3 +161,9 @@ def test_the_commit_is_gits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert runs.commit() == name + "+"
     monkeypatch.setenv("PATH", "")
     assert runs.commit() == "unknown"
+
+
+def test_the_command_names_what_differs_from_the_preset() -> None:
+    config = presets.get("dqn-cartpole", "quick", seed=3, steps=200, hidden=(16, 8))
+    words = runs.command(runs.Run(config, pd.DataFrame(), {}, {}))
+    assert words == "python -m pixelrl train dqn-cartpole --preset quick --seed 3 --steps 200 --hidden 16 8"

@@ -23,7 +23,7 @@ TOP, BOTTOM = 164, 324  # rows of the picture where something moves; the rest is
 def draw_cartpole(state: np.ndarray) -> np.ndarray:
     """The grey picture of a state (x, x', theta, theta'): rows `TOP` to `BOTTOM` of Gymnasium's, (160, 600) uint8.
 
-    Drawn with OpenCV in a twentieth of the time that `env.render()` takes.
+    Drawn with OpenCV in a fraction of the time that `env.render()` takes.
     """
     x, _, theta, _ = state
     picture = np.full((BOTTOM - TOP, WIDTH), WHITE, np.uint8)
