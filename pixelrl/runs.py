@@ -11,6 +11,7 @@ The runs that the book shows lie in the repository's `runs/`, one folder a seed:
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -71,10 +72,22 @@ def read(folder: Path) -> Run:
     checkpoint.check_sums(folder, FILES)
     return Run(
         config=presets.load(folder / "config.json"),
-        curve=pd.read_csv(folder / "curve.csv", float_precision="round_trip"),
+        curve=read_curve(folder / "curve.csv"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
     )
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """A curve as it was written, to the last digit, which pandas' own reader does not promise in every version."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return pd.DataFrame([{name: number(text) for name, text in row.items()} for row in rows])
+
+
+def number(text: str) -> float:
+    """A whole number, a decimal one, or, of an empty field, not a number."""
+    return int(text) if text.isdigit() else float(text or "nan")
 
 
 def is_finished(folder: Path) -> bool:
