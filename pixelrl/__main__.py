@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from pixelrl import presets
+from pixelrl.envs.modes import MODES
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True)
     add_train(commands)
     add_store(commands)
+    add_modes(commands)
     add_prepare(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.run is not run_train:
@@ -74,6 +76,31 @@ def run_store(options: argparse.Namespace, rest: list[str]) -> None:
 
     for folder in options.folders:
         print(runs.store(folder))
+
+
+def add_modes(commands: argparse._SubParsersAction) -> None:
+    """`modes`: play finished trainings in the generalisation modes."""
+    parser = commands.add_parser("modes", help="play finished trainings in every generalisation mode")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--episodes", type=int, default=20, help="a mode")
+    parser.add_argument(
+        "--videos", default="procedural", help="'procedural', or a folder with video_easy/ and video_hard/"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.set_defaults(run=run_modes)
+
+
+def run_modes(options: argparse.Namespace, rest: list[str]) -> None:
+    """Play, print the means, and write the returns beside the run."""
+    from pixelrl import runs
+    from pixelrl.evaluate import evaluate_modes
+
+    for folder in options.folders:
+        run = runs.read(folder)
+        table = evaluate_modes(run.agent(), run.config, options.episodes, options.videos, tuple(options.modes))
+        runs.add_modes(folder, table)
+        means = table.groupby("mode", sort=False)["return"].mean()
+        print(f"{folder}:", ", ".join(f"{mode} {value:.0f}" for mode, value in means.items()))
 
 
 def add_prepare(commands: argparse._SubParsersAction) -> None:

@@ -8,9 +8,10 @@ import gymnasium as gym
 import torch
 
 from pixelrl.dqn import DQN
-from pixelrl.presets import DQNConfig, TrainConfig
+from pixelrl.presets import DQNConfig, SACConfig, TrainConfig
+from pixelrl.sac import SAC
 
-AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN}
+AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN, SACConfig: SAC}
 
 
 def build_agent(config: TrainConfig, env: gym.Env) -> Any:

@@ -197,3 +197,124 @@ def atari_env(answer: Callable[[], Any]) -> None:
     if not env.spec or "Atari" not in f"{env.spec.id}{env}":
         raise WrongAnswerError("this is no Atari game: use gymnasium.make('pixelrl/Atari-v0', game=...) or envs.make.")
     env.close()
+
+
+@exercise("3.1")
+def squashed_log_prob(answer: Callable[..., np.ndarray]) -> None:
+    """sum_i log N(atanh(a_i); mu_i, sigma_i) - log(1 - a_i^2)."""
+    action, mean, std = np.array([[0.5, -0.2], [0.9, 0.0]]), np.array([[0.1, 0.3], [1.0, 0.0]]), np.full((2, 2), 0.7)
+    u = np.arctanh(action)
+    normal = -0.5 * ((u - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)
+    slope = np.log(1 - action**2)
+    expect(
+        answer(action, mean, std),
+        (normal - slope).sum(axis=1),
+        "for actions [[0.5, -0.2], [0.9, 0]] with standard deviations of 0.7",
+        {
+            "the slope of tanh is missing: this is the density before squashing.": normal.sum(axis=1),
+            "the slope has the wrong sign: where tanh is flat, probability piles up.": (normal + slope).sum(axis=1),
+            "the slope is that at a, not at u: 1 - tanh(u)^2 is 1 - a^2.": (
+                normal - np.log(1 - np.tanh(action) ** 2)
+            ).sum(axis=1),
+            "log N is that of the action itself; undo the tanh first.": (
+                -0.5 * ((action - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi) - slope
+            ).sum(axis=1),
+        },
+    )
+
+
+@exercise("3.2")
+def soft_target_by_hand(answer: Callable[..., np.ndarray]) -> None:
+    """y = r + gamma (1 - d) (min(Q_1, Q_2) - alpha log pi)."""
+    reward, terminated = np.array([1.0, 2.0]), np.array([0.0, 1.0])
+    q1, q2, log_prob = np.array([4.0, 6.0]), np.array([5.0, 3.0]), np.array([-2.0, 1.0])
+    expect(
+        answer(reward, terminated, q1, q2, log_prob, 0.5, 0.9),
+        [1 + 0.9 * 5.0, 2.0],
+        "for r = [1, 2], terminated = [0, 1], Q1 = [4, 6], Q2 = [5, 3], log pi = [-2, 1], alpha = 0.5, gamma = 0.9",
+        {
+            "the entropy has the wrong sign: -log pi is paid for, not log pi.": [1 + 0.9 * 3.0, 2.0],
+            "the entropy is missing.": [1 + 0.9 * 4.0, 2.0],
+            "you took the larger of the two critics.": [1 + 0.9 * 6.0, 2.0],
+            "the value of the next state counts although the episode terminated.": [1 + 0.9 * 5.0, 2 + 0.9 * 2.5],
+            "the entropy of the next state is not discounted.": [1 + 0.9 * 4.0 + 1.0, 2.0],
+        },
+    )
+
+
+@exercise("3.3")
+def temperature_step(answer: Callable[..., float]) -> None:
+    """log alpha <- log alpha + lr alpha mean(log pi + H)."""
+    log_prob = np.array([0.5, 1.5, 2.5])
+    expect(
+        answer(np.log(2.0), log_prob, -1.0, 0.1),
+        np.log(2.0) + 0.1 * 2.0 * 0.5,
+        "for alpha = 2, log pi = [0.5, 1.5, 2.5], a target entropy of -1 and lr = 0.1",
+        {
+            "the sign: the policy is narrower than asked, so the temperature should rise.": np.log(2.0) - 0.1,
+            "the chain rule: the derivative of alpha = exp(log alpha) is alpha.": np.log(2.0) + 0.1 * 0.5,
+            "you returned alpha; the function should return its logarithm.": np.exp(np.log(2.0) + 0.1),
+            "log pi is minus the entropy; you compared it with the target as if it were the entropy.": np.log(2.0)
+            + 0.1 * 2.0 * 2.5,
+        },
+    )
+
+
+@exercise("4.1")
+def shift_picture(answer: Callable[..., np.ndarray]) -> None:
+    """out[y, x] = picture[clip(y - dy), clip(x - dx)]."""
+    picture = np.arange(20.0).reshape(4, 5)
+    for dy, dx in ((0, 0), (1, 0), (0, -2), (-1, 2), (3, 4)):
+        rows, columns = np.clip(np.arange(4) - dy, 0, 3), np.clip(np.arange(5) - dx, 0, 4)
+        opposite = np.ix_(np.clip(np.arange(4) + dy, 0, 3), np.clip(np.arange(5) + dx, 0, 4))
+        expect(
+            answer(picture.copy(), dy, dx),
+            picture[np.ix_(rows, columns)],
+            f"for a picture of 4 × 5 shifted by dy = {dy}, dx = {dx}",
+            {
+                "the shift goes the wrong way: a positive dy moves the picture down.": picture[opposite],
+                "what leaves the picture comes in at the other side; the edge should be repeated.": np.roll(
+                    picture, (dy, dx), (0, 1)
+                ),
+            },
+        )
+
+
+@exercise("4.2")
+def svea_loss(answer: Callable[..., float]) -> None:
+    """(mean((q - y)^2) + mean((q_aug - y)^2)) / 2."""
+    q, q_augmented, target = np.array([1.0, 2.0]), np.array([4.0, 2.0]), np.array([2.0, 4.0])
+    plain, augmented = ((q - target) ** 2).mean(), ((q_augmented - target) ** 2).mean()
+    expect(
+        answer(q, q_augmented, target),
+        (plain + augmented) / 2,
+        "for q = [1, 2], q_augmented = [4, 2], target = [2, 4]",
+        {
+            "each of the two losses has the weight one half.": plain + augmented,
+            "only the augmented pictures learn: the plain ones must too.": augmented,
+            "only the plain pictures learn.": plain,
+            "the values are averaged before the loss; each view should learn by itself.": (
+                ((q + q_augmented) / 2 - target) ** 2
+            ).mean(),
+        },
+    )
+
+
+@exercise("4.3")
+def composite(answer: Callable[..., np.ndarray]) -> None:
+    """The background where the label is among the replaced ones."""
+    rgb = np.full((3, 4, 3), 200, np.uint8)
+    background = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    labels = np.array([[0, 0, 2, 0], [1, 3, 3, 1], [1, 1, 4, 1]], np.uint8)
+    for replaced in ((0,), (0, 1)):
+        mask = np.isin(labels, replaced)
+        out = rgb.copy()
+        out[mask] = background[mask]
+        inverse = background.copy()
+        inverse[mask] = rgb[mask]
+        expect(
+            answer(rgb.copy(), labels, background, replaced),
+            out,
+            f"for labels 0 to 4 of which {replaced} are replaced",
+            {"you replaced the bodies and kept the background.": inverse},
+        )

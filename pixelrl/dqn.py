@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pixelrl.nets import DuelingHead, q_network
+from pixelrl.nets import DuelingHead, move_towards, q_network
 from pixelrl.presets import DQNConfig
-from pixelrl.replay import Batch
+from pixelrl.replay import Batch, check_batch
 
 
 def epsilon_at(step: int, start: float, end: float, steps: int) -> float:
@@ -62,12 +62,6 @@ def td_loss(q: torch.Tensor, batch: Batch, target: torch.Tensor) -> tuple[torch.
     return (batch.weight * loss).mean(), (target - q_taken).detach()
 
 
-@torch.no_grad()
-def move_towards(target_net: nn.Module, q_net: nn.Module, tau: float) -> None:
-    """Target parameters <- (1 - tau) target + tau online. With tau = 1 there is no target network any more."""
-    torch._foreach_lerp_(list(target_net.parameters()), list(q_net.parameters()), tau)
-
-
 TARGETS = {"max": max_target, "double": double_target}
 HEADS = {"linear": nn.Linear, "dueling": DuelingHead}
 
@@ -105,11 +99,7 @@ class DQN:
     @torch.no_grad()
     def q_values(self, obs: np.ndarray) -> np.ndarray:
         """Action values (B, A) of observations (B, *shape)."""
-        if obs.shape[1:] != self.obs_space.shape or obs.dtype != self.obs_space.dtype:
-            raise ValueError(
-                f"expected a batch of observations, (B, {', '.join(map(str, self.obs_space.shape))}) "
-                f"{self.obs_space.dtype}; got {obs.shape} {obs.dtype}. A single one is passed as obs[None]."
-            )
+        check_batch(obs, self.obs_space)
         return self.q_net(torch.from_numpy(obs).to(self.device)).cpu().numpy()
 
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
+
+from pixelrl import envs
+from pixelrl.envs.modes import MODES
+from pixelrl.presets import TrainConfig
+
+MODES_SEED = 30_000  # first seed of the episodes by which the modes are compared
 
 
 class Episode(NamedTuple):
@@ -22,13 +30,26 @@ class Episode(NamedTuple):
     """(T,)."""
 
 
-def evaluate(agent: object, make_env: Callable[[], gym.Env], episodes: int, seed: int = 10_000) -> np.ndarray:
+def evaluate(
+    agent: object,
+    make_env: Callable[[], gym.Env],
+    episodes: int,
+    seed: int = 10_000,
+    options: Callable[[int], dict | None] = lambda i: None,
+) -> np.ndarray:
     """Returns (episodes,) of greedy episodes; episode i starts from seed + i, so that agents can be compared.
 
     All episodes advance in lockstep, so that the network is asked once a step for all that still run.
+
+    Args:
+        agent: whose `act` is asked, and nothing else.
+        make_env: makes an environment; it is called once an episode.
+        episodes: how many.
+        seed: of the first one.
+        options: what episode i is reset with beside its seed.
     """
     envs = [make_env() for _ in range(episodes)]
-    obs = [env.reset(seed=seed + i)[0] for i, env in enumerate(envs)]
+    obs = [env.reset(seed=seed + i, options=options(i))[0] for i, env in enumerate(envs)]
     returns = np.zeros(episodes)
     running = list(range(episodes))
     while running:
@@ -43,6 +64,32 @@ def evaluate(agent: object, make_env: Callable[[], gym.Env], episodes: int, seed
     for env in envs:
         env.close()
     return returns
+
+
+def evaluate_modes(
+    agent: object, config: TrainConfig, episodes: int = 20, videos: str = "procedural", modes: tuple[str, ...] = MODES
+) -> pd.DataFrame:
+    """Greedy episodes in every mode, on the same seeds; the i-th episode of a mode shows its i-th video or colours.
+
+    Args:
+        agent: trained with `config`.
+        config: whose environment is changed to each mode.
+        episodes: a mode.
+        videos: `procedural`, or a folder with `video_easy/` and `video_hard/`.
+        modes: which; all five by default.
+
+    Returns:
+        One row an episode: mode, videos (`procedural` or the folder's name; empty without any), episode, return.
+    """
+    rows = []
+    for mode in modes:
+        kwargs = {**config.env_kwargs, "mode": mode, "videos": videos}
+        returns = evaluate(
+            agent, lambda kwargs=kwargs: envs.make(config.env, **kwargs), episodes, MODES_SEED, lambda i: {"scenery": i}
+        )
+        shown = Path(videos).name if mode.startswith("video") else ""
+        rows += [(mode, shown, i, value) for i, value in enumerate(returns)]
+    return pd.DataFrame(rows, columns=["mode", "videos", "episode", "return"])
 
 
 def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000) -> Episode:

@@ -119,6 +119,51 @@ class DQNConfig(TrainConfig):
         check_choice("target", self.target, ("max", "double"))
 
 
+@dataclass(frozen=True)
+class SACConfig(TrainConfig):
+    """Soft actor-critic (Haarnoja et al. 2018), from state or from pixels."""
+
+    update_every: int = 1
+    """Agent steps between two updates."""
+    objective: Literal["sac", "rad", "drq", "svea"] = "sac"
+    """How pictures are augmented for the critic's loss; from states there is only `sac`."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the fully connected layers of actor and critic."""
+    strides: tuple[int, ...] = ()
+    """Strides of the encoder's convolutions, for pixels; empty for states."""
+    width: int = 32
+    """Filters of each convolution."""
+    projection: int = 50
+    """Numbers to which actor and critic each reduce what the encoder gives."""
+    lr: float = 1e-3
+    """Learning rate of Adam, for encoder, critic and actor."""
+    alpha: float = 0.1
+    """Temperature at the beginning."""
+    alpha_lr: float = 1e-4
+    """Learning rate of the temperature's logarithm; 0 keeps it as it is."""
+    target_tau: float = 0.01
+    """Share of the critics that moves into their targets at each update."""
+    encoder_tau: float = 0.05
+    """The same for the encoder, for pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("objective", self.objective, ("sac", "rad", "drq", "svea"))
+        check_choice("replay", self.replay, ("uniform",))
+        if self.objective != "sac" and not self.strides:
+            raise ValueError(f"{self.objective} augments pictures; from states, without strides, there is only sac.")
+        if not self.hidden:
+            raise ValueError("hidden is empty; actor and critic need at least one layer before their outputs.")
+        for name in ("target_tau", "encoder_tau"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1].")
+        for name in ("lr", "alpha"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
+        if self.alpha_lr < 0.0:
+            raise ValueError(f"alpha_lr is {self.alpha_lr}; it must be positive, or 0 for a fixed temperature.")
+
+
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The fields of a config, and its kind, in the types that JSON has."""
     return json.loads(json.dumps({"kind": type(config).__name__, **asdict(config)}))
@@ -154,7 +199,7 @@ def differences(a: TrainConfig, b: TrainConfig) -> str:
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
-KINDS = {kind.__name__: kind for kind in (DQNConfig,)}
+KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig)}
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(
     CARTPOLE,
@@ -166,7 +211,22 @@ PIXELS = replace(
     lr=1e-3,
     epsilon_steps=5_000,
 )
-METHODS: dict[str, DQNConfig] = {
+STATE = SACConfig(
+    method="sac-state",
+    env="pixelrl/Control-v0",
+    env_kwargs={"task": "cartpole-swingup", "repeat": 8},
+    batch_size=128,
+    alpha_lr=1e-3,
+)
+CONTROL_PIXELS = SACConfig(
+    method="sac",
+    env="pixelrl/ControlPixels-v0",
+    env_kwargs={"task": "cartpole-swingup", "repeat": 8, "size": (60, 60)},
+    strides=(2, 2, 1, 1),
+    batch_size=64,
+    n_step=3,
+)
+METHODS: dict[str, DQNConfig | SACConfig] = {
     "dqn-cartpole": CARTPOLE,
     "dqn-cartpole-no-target": replace(CARTPOLE, target_tau=1.0),
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
@@ -174,6 +234,13 @@ METHODS: dict[str, DQNConfig] = {
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
     "dqn-pixels": PIXELS,
     "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
+    "sac-state": STATE,
+    "sac-state-fixed-temperature": replace(STATE, alpha_lr=0.0),
+    "sac-state-hot": replace(STATE, alpha=10.0, alpha_lr=0.0),
+    "sac": CONTROL_PIXELS,
+    "rad": replace(CONTROL_PIXELS, objective="rad"),
+    "drq": replace(CONTROL_PIXELS, objective="drq"),
+    "svea": replace(CONTROL_PIXELS, objective="svea"),
 }
 QUICK = {
     "steps": 300,
@@ -183,23 +250,46 @@ QUICK = {
     "eval_episodes": 2,
     "final_episodes": 2,
 }
+CARTPOLE_SIZES: dict[str, dict[str, Any]] = {
+    "quick": QUICK,
+    "default": {"steps": 50_000, "solved_at": 475.0},
+    "cpu": {"steps": 30_000},
+    "full": {"steps": 200_000},
+}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    "CartPole": {
-        "quick": QUICK,
-        "default": {"steps": 50_000, "solved_at": 475.0},
-        "cpu": {"steps": 30_000},
-        "full": {"steps": 200_000},
-    },
+    "CartPole": CARTPOLE_SIZES,
+    "CartPoleTruncationAsEnd": CARTPOLE_SIZES,
     "CartPolePixels": {
         "quick": QUICK,
         "default": {"steps": 3_000, "eval_every": 1_000, "eval_episodes": 5, "final_episodes": 10},
         "cpu": {"steps": 60_000, "eval_every": 3_000, "eval_episodes": 10},
         "full": {"steps": 500_000, "eval_every": 10_000, "env_kwargs": {"size": (84, 84)}, "channels": (32, 64)},
     },
+    "Control": {
+        "quick": QUICK,
+        "default": {"steps": 12_500, "eval_every": 500, "eval_episodes": 3, "final_episodes": 10, "solved_at": 800.0},
+        "cpu": {"steps": 6_000, "eval_every": 500, "eval_episodes": 10, "final_episodes": 30},
+        "full": {"steps": 100_000, "eval_every": 5_000, "eval_episodes": 10},
+    },
+    "ControlPixels": {
+        "quick": {**QUICK, "steps": 140, "learning_starts": 120, "eval_every": 70, "batch_size": 8},
+        "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
+        "cpu": {"steps": 12_500, "eval_every": 500, "eval_episodes": 5, "final_episodes": 30},
+        "full": {
+            "steps": 200_000,
+            "replay_size": 200_000,
+            "eval_every": 10_000,
+            "eval_episodes": 10,
+            "batch_size": 128,
+            "env_kwargs": {"size": (84, 84), "repeat": 4},
+            "strides": (2, *(1,) * 10),
+            "hidden": (1024, 1024),
+        },
+    },
 }
 
 
-def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig:
+def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | SACConfig:
     """The config of a training.
 
     Args:
@@ -219,6 +309,6 @@ def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig:
     unknown = set(changes) - {entry.name for entry in fields(config)}
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
-    size = SIZES["CartPolePixels" if config.channels else "CartPole"][preset]
+    size = SIZES[config.env.removeprefix("pixelrl/").partition("-")[0]][preset]
     env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {})}
     return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})

@@ -43,6 +43,15 @@ class Batch(NamedTuple):
         return Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in self))
 
 
+def check_batch(obs: np.ndarray, space: gym.spaces.Box) -> None:
+    """Refuse what is no batch of a space's observations, a single one above all."""
+    if obs.shape[1:] != space.shape or obs.dtype != space.dtype:
+        raise ValueError(
+            f"expected a batch of observations, (B, {', '.join(map(str, space.shape))}) {space.dtype}; "
+            f"got {obs.shape} {obs.dtype}. A single one is passed as obs[None]."
+        )
+
+
 class Sampler(Protocol):
     """How transitions are drawn: `UniformSampler` here, `PrioritisedSampler` in `pixelrl.prioritised`."""
 

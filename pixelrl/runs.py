@@ -4,6 +4,7 @@
     curve.csv             one row an evaluation
     meta.json             returns at the end, seconds, versions, hardware, commit
     policy.safetensors    what acting needs
+    modes.csv             one row an episode in a generalisation mode, where these were played
     SHA256SUMS            checksums of these; `sha256sum -c SHA256SUMS` checks them by hand
 
 The runs that the book shows lie in the repository's `runs/`, one folder a seed: `runs/dqn-cartpole/seed-0`.
@@ -30,6 +31,7 @@ from pixelrl import checkpoint, envs, presets
 from pixelrl.agents import build_agent
 
 FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors")
+MODES = "modes.csv"
 PACKAGE = Path(__file__).parent
 
 
@@ -43,6 +45,8 @@ class Run:
     meta: dict[str, Any]
     """`final_returns`, seconds, versions, hardware, commit."""
     policy: dict[str, torch.Tensor]
+    modes: pd.DataFrame | None = None
+    """Returns in the generalisation modes, from `evaluate.evaluate_modes`."""
 
     def agent(self) -> Any:
         """The trained agent, ready to act."""
@@ -69,13 +73,30 @@ def read(folder: Path) -> Run:
     Raises:
         checkpoint.DamagedError: a file is missing or is not what was written.
     """
-    checkpoint.check_sums(folder, FILES)
+    checkpoint.check_sums(folder, files(folder))
     return Run(
         config=presets.load(folder / "config.json"),
         curve=read_curve(folder / "curve.csv"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
+        modes=pd.read_csv(folder / MODES, keep_default_na=False) if (folder / MODES).is_file() else None,
     )
+
+
+def files(folder: Path) -> tuple[str, ...]:
+    """The files of a finished run."""
+    return (*FILES, MODES) if (folder / MODES).is_file() else FILES
+
+
+def add_modes(folder: Path, table: pd.DataFrame) -> None:
+    """Add returns in generalisation modes to a finished run; what it holds of the same mode and videos is replaced."""
+    run = read(folder)
+    if run.modes is not None:
+        key = ["mode", "videos"]
+        again = run.modes.set_index(key).index.isin(table.set_index(key).index)
+        table = pd.concat([run.modes[~again], table], ignore_index=True)
+    table.to_csv(folder / MODES, index=False)
+    checkpoint.write_sums(folder, files(folder))
 
 
 def read_curve(path: Path) -> pd.DataFrame:
@@ -139,7 +160,7 @@ def store(source: Path, folder: Path | None = None) -> Path:
     run = read(source)
     target = (folder or library()) / run.config.method / f"seed-{run.config.seed}"
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*FILES, checkpoint.SUMS):
+    for name in (*files(source), checkpoint.SUMS):
         shutil.copy2(source / name, target / name)
     return target
 

@@ -79,3 +79,25 @@ def first_reached(runs: list[Run], goal: float, x: str = "step") -> np.ndarray:
     """Where (seeds,) on the axis x each curve first reached a return; infinite where it never did."""
     reached = [run.curve.loc[run.curve["return"] >= goal, x] for run in runs]
     return np.array([values.iloc[0] if len(values) else np.inf for values in reached])
+
+
+def mode_means(runs: list[Run], mode: str, videos: str = "") -> np.ndarray:
+    """Mean return (seeds,) of each run's trained agent in a generalisation mode.
+
+    Args:
+        runs: with `modes`.
+        mode: as in `envs.MODES`.
+        videos: `procedural` or the name of a folder, for the video modes; empty for the others.
+
+    Raises:
+        ValueError: a run was not played in that mode.
+    """
+    means = []
+    for run in runs:
+        table = run.modes
+        rows = [] if table is None else table.loc[(table["mode"] == mode) & (table["videos"] == videos), "return"]
+        if len(rows) == 0:
+            name = f"{run.config.method}, seed {run.config.seed},"
+            raise ValueError(f"{name} was not played in {mode} {videos}: python -m pixelrl modes does that.")
+        means.append(rows.mean())
+    return np.array(means)

@@ -134,6 +134,28 @@ def curves(
     ax.legend(frameon=False)
 
 
+def gap(ax: Axes, groups: dict[str, list[Run]], modes: dict[str, tuple[str, str]]) -> None:
+    """Draw the mean return of each group of runs in each mode, with its 95 % bootstrap interval, and each seed.
+
+    Args:
+        ax: to draw on.
+        groups: runs by label.
+        modes: by label, the mode and its videos, as `stats.mode_means` takes them.
+    """
+    width = 0.8 / len(groups)
+    for i, (label, runs) in enumerate(groups.items()):
+        at = np.arange(len(modes)) + (i - (len(groups) - 1) / 2) * width
+        values = np.stack([stats.mode_means(runs, *mode) for mode in modes.values()], axis=1)  # (seeds, modes)
+        estimate = stats.estimate(values)
+        error = np.stack([estimate.value - estimate.low, estimate.high - estimate.value])
+        bars = ax.bar(at, estimate.value, width * 0.9, yerr=error, label=f"{label} ({len(runs)})", alpha=0.6)
+        for seed in values:
+            ax.plot(at, seed, ".", color=bars[0].get_facecolor()[:3], markersize=4)
+    ax.set_xticks(np.arange(len(modes)), modes)
+    ax.set_ylabel("mean return")
+    ax.legend(frameon=False)
+
+
 def q_values(ax: Axes, agent: Any, episode: Episode, labels: list[str], gamma: float) -> np.ndarray:
     """Draw the values of all actions along an episode beside the return that really followed.
 

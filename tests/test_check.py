@@ -9,9 +9,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from pixelrl import check
+from pixelrl.envs import modes
+from pixelrl.sac import temperature_loss
 
 
 def hard_update(target: nn.Module, online: nn.Module, updates: int, period: int) -> None:
@@ -51,6 +55,40 @@ def weights(priority: np.ndarray, omega: float, beta: float) -> np.ndarray:
     return w / w.max()
 
 
+def log_prob(action: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """By torch's own distributions."""
+    mean, std, action = (torch.from_numpy(x) for x in (mean, std, action))
+    squashed = TransformedDistribution(Normal(mean, std), TanhTransform())
+    return squashed.log_prob(action).sum(dim=1).numpy()
+
+
+def normal(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    return stats.norm(mean, std).logpdf(x)
+
+
+def soft(
+    r: np.ndarray, d: np.ndarray, q1: np.ndarray, q2: np.ndarray, lp: np.ndarray, a: float, g: float
+) -> np.ndarray:
+    return r + g * (1 - d) * (np.minimum(q1, q2) - a * lp)
+
+
+def temperature(log_alpha: float, log_prob: np.ndarray, target: float, lr: float) -> float:
+    """By autograd."""
+    parameter = torch.tensor(log_alpha, requires_grad=True)
+    temperature_loss(parameter, torch.from_numpy(log_prob), target).backward()
+    return float(parameter.detach() - lr * parameter.grad)
+
+
+def shift(picture: np.ndarray, dy: int, dx: int) -> np.ndarray:
+    """By padding and cropping."""
+    h, w = picture.shape
+    return np.pad(picture, 8, mode="edge")[8 - dy : 8 - dy + h, 8 - dx : 8 - dx + w]
+
+
+def svea(q: np.ndarray, augmented: np.ndarray, target: np.ndarray) -> float:
+    return float(((np.concatenate([q, augmented]) - np.tile(target, 2)) ** 2).mean())
+
+
 RIGHT = {
     "1.1": (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.max(1)),
     "1.2": (check.n_step_target, n_step),
@@ -58,6 +96,12 @@ RIGHT = {
     "2.1": (check.stack_frames, stack),
     "2.2": (check.double_q_target, double),
     "2.3": (check.importance_weights, weights),
+    "3.1": (check.squashed_log_prob, log_prob),
+    "3.2": (check.soft_target_by_hand, soft),
+    "3.3": (check.temperature_step, temperature),
+    "4.1": (check.shift_picture, shift),
+    "4.2": (check.svea_loss, svea),
+    "4.3": (check.composite, lambda rgb, labels, b, replaced: modes.composite(rgb, labels, b, replaced)),
 }
 
 
@@ -112,6 +156,34 @@ MISTAKES = [
     (check.importance_weights, lambda p, o, b: (len(p) * p**o / (p**o).sum()) ** -b, "not divided by the largest"),
     (check.importance_weights, lambda p, o, b: weights(p, 1.0, b), "omega is missing"),
     (check.importance_weights, lambda p, o, b: weights(p, o, -b), "sign of the exponent"),
+    (check.squashed_log_prob, lambda a, m, s: normal(np.arctanh(a), m, s).sum(1), "slope of tanh is missing"),
+    (check.squashed_log_prob, lambda a, m, s: (normal(np.arctanh(a), m, s) + np.log(1 - a**2)).sum(1), "wrong sign"),
+    (check.squashed_log_prob, lambda a, m, s: (normal(a, m, s) - np.log(1 - a**2)).sum(1), "undo the tanh first"),
+    (
+        check.squashed_log_prob,
+        lambda a, m, s: (normal(np.arctanh(a), m, s) - np.log(1 - np.tanh(a) ** 2)).sum(1),
+        "not at u",
+    ),
+    (check.soft_target_by_hand, lambda r, d, p, q, lp, a, g: soft(r, d, p, q, -lp, a, g), "wrong sign"),
+    (check.soft_target_by_hand, lambda r, d, p, q, lp, a, g: soft(r, d, p, q, lp, 0, g), "entropy is missing"),
+    (check.soft_target_by_hand, lambda r, d, p, q, lp, a, g: soft(r, 0 * d, p, q, lp, a, g), "although the episode"),
+    (check.soft_target_by_hand, lambda r, d, p, q, lp, a, g: soft(r, d, p + 99, np.maximum(p, q), lp, a, g), "larger"),
+    (
+        check.soft_target_by_hand,
+        lambda r, d, p, q, lp, a, g: soft(r, d, p, q, lp, 0, g) - a * lp * (1 - d),
+        "is not discounted",
+    ),
+    (check.temperature_step, lambda la, lp, h, lr: la - lr * np.exp(la) * (lp + h).mean(), "sign"),
+    (check.temperature_step, lambda la, lp, h, lr: la + lr * (lp + h).mean(), "chain rule"),
+    (check.temperature_step, lambda la, lp, h, lr: np.exp(temperature(la, lp, h, lr)), "its logarithm"),
+    (check.temperature_step, lambda la, lp, h, lr: la + lr * np.exp(la) * (lp - h).mean(), "minus the entropy"),
+    (check.shift_picture, lambda p, dy, dx: shift(p, -dy, -dx), "wrong way"),
+    (check.shift_picture, lambda p, dy, dx: np.roll(p, (dy, dx), (0, 1)), "edge should be repeated"),
+    (check.svea_loss, lambda q, a, y: 2 * svea(q, a, y), "weight one half"),
+    (check.svea_loss, lambda q, a, y: svea(a, a, y), "only the augmented"),
+    (check.svea_loss, lambda q, a, y: svea(q, q, y), "only the plain"),
+    (check.svea_loss, lambda q, a, y: svea((q + a) / 2, (q + a) / 2, y), "averaged before the loss"),
+    (check.composite, lambda rgb, labels, b, r: modes.composite(b, labels, rgb, r), "kept the background"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,13 @@ def test_the_fields_of_a_config_are_listed(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         main(["train", "dqn-cartpole", "--fields"])
     assert "--target-tau" in capsys.readouterr().out
+
+
+def test_a_trained_agent_is_played_in_modes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "svea", "--preset", "quick", "--folder", "here"])
+    main(["modes", "here", "--episodes", "2", "--modes", "train", "video_hard"])
+    assert re.search(r"here: train \d+, video_hard \d+", capsys.readouterr().out)
+    assert len(runs.read(Path("here")).modes) == 4
+    with pytest.raises(SystemExit) as stop:
+        main(["modes", "here", "--videos", "nowhere"])
+    assert "no folder nowhere/video_easy" in str(stop.value.code)

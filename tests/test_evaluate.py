@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 
-from pixelrl.evaluate import evaluate, play
+from pixelrl import presets
+from pixelrl.envs import MODES
+from pixelrl.evaluate import evaluate, evaluate_modes, play
 
 
 class Linear:
@@ -82,3 +85,30 @@ def test_play_stops_at_the_latest_when_told() -> None:
 def test_play_needs_pictures() -> None:
     with pytest.raises(ValueError, match="render_mode='rgb_array'; it has None"):
         play(Linear(SKILLED), make_env())
+
+
+class Centred:
+    """A policy for pixels that looks at nothing, and notes what it was shown first."""
+
+    def __init__(self) -> None:
+        self.first: list[np.ndarray] = []
+
+    def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
+        self.first.append(obs)
+        return np.zeros((len(obs), 1), np.float32)
+
+
+def test_every_mode_is_played_on_the_same_seeds_and_on_its_own_videos() -> None:
+    config = presets.get("sac", "quick", env_kwargs={"task": "cartpole-balance", "repeat": 250, "size": (24, 24)})
+    agent = Centred()
+    table = evaluate_modes(agent, config, episodes=3)
+    assert list(table["mode"]) == [mode for mode in MODES for _ in range(3)]
+    assert list(table["episode"]) == [0, 1, 2] * 5
+    assert list(table["videos"].unique()) == ["", "procedural"]
+    by_mode = table.pivot_table(index="mode", columns="episode", values="return")
+    assert by_mode.nunique().eq(1).all()  # the policy is blind, and the episodes are the same but for their looks
+    assert table["return"].nunique() > 1
+    shown = np.stack(agent.first[::4])  # (modes, episodes, 9, 24, 24): each mode takes four steps
+    assert all((shown[0] != other).any() for other in shown[1:])
+    assert (shown[4, 0] != shown[4, 1]).mean() > 0.5  # episode 1 shows another video
+    pd.testing.assert_frame_equal(table, evaluate_modes(Centred(), config, episodes=3))

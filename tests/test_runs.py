@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pixelrl import checkpoint, envs, presets, runs
+from pixelrl import checkpoint, envs, presets, runs, stats
 from pixelrl.agents import build_agent
 
 FILES = ["SHA256SUMS", "config.json", "curve.csv", "meta.json", "policy.safetensors"]
@@ -167,3 +167,25 @@ def test_the_command_names_what_differs_from_the_preset() -> None:
     config = presets.get("dqn-cartpole", "quick", seed=3, steps=200, hidden=(16, 8))
     words = runs.command(runs.Run(config, pd.DataFrame(), {}, {}))
     assert words == "python -m pixelrl train dqn-cartpole --preset quick --seed 3 --steps 200 --hidden 16 8"
+
+
+def modes_table(mode: str, videos: str, *returns: float) -> pd.DataFrame:
+    rows = [(mode, videos, i, value) for i, value in enumerate(returns)]
+    return pd.DataFrame(rows, columns=["mode", "videos", "episode", "return"])
+
+
+def test_returns_in_modes_are_added_replaced_checked_and_stored(tmp_path: Path) -> None:
+    folder = tmp_path / "trained"
+    runs.save(folder, finished()[0])
+    assert runs.read(folder).modes is None
+    runs.add_modes(folder, pd.concat([modes_table("train", "", 1.0, 3.0), modes_table("video_hard", "a", 5.0)]))
+    runs.add_modes(folder, pd.concat([modes_table("train", "", 7.0), modes_table("video_hard", "b", 9.0)]))
+    stored = [runs.read(runs.store(folder, tmp_path / "library"))]
+    means = [stats.mode_means(stored, *mode)[0] for mode in (("train", ""), ("video_hard", "a"), ("video_hard", "b"))]
+    assert means == [7.0, 5.0, 9.0]
+    with pytest.raises(ValueError, match="dqn-cartpole, seed 0, was not played in video_easy a.*pixelrl modes"):
+        stats.mode_means(stored, "video_easy", "a")
+    with (folder / "modes.csv").open("a") as file:
+        file.write("train,,9,1000.0\n")
+    with pytest.raises(checkpoint.DamagedError, match=r"modes\.csv is damaged"):
+        runs.read(folder)

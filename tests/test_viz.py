@@ -11,6 +11,7 @@ import av
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from pixelrl import envs, presets, stats, viz
@@ -145,3 +146,17 @@ def test_curves_draw_the_mean_and_each_seed() -> None:
     assert ax.get_legend().get_texts()[0].get_text() == "both (2)"
     assert stats.estimate(np.array([0.0, 2.0])).value == 1.0
     plt.close(fig)
+
+
+def test_the_gap_is_drawn_with_its_seeds() -> None:
+    runs = []
+    for seed, returns in enumerate(([10.0, 20.0], [30.0, 60.0])):
+        table = pd.DataFrame({"mode": ["train", "video_hard"], "videos": ["", "x"], "episode": 0, "return": returns})
+        runs.append(Run(presets.get("sac", "quick", seed=seed), pd.DataFrame(), {}, {}, table))
+    _, ax = plt.subplots()
+    viz.gap(ax, {"SAC": runs}, {"usual": ("train", ""), "video": ("video_hard", "x")})
+    assert [bar.get_height() for bar in ax.patches] == [20.0, 40.0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["usual", "video"]
+    dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "."]
+    assert dots == [[10.0, 20.0], [30.0, 60.0]]
+    assert ax.get_legend().get_texts()[0].get_text() == "SAC (2)"

@@ -13,19 +13,23 @@ import numpy as np
 
 from pixelrl.envs.atari import atari
 from pixelrl.envs.cartpole import CartPolePicture, cartpole_pixels, cartpole_truncation_as_end
+from pixelrl.envs.modes import MODES
 
-__all__ = ["CartPolePicture", "atari", "cartpole_pixels", "cartpole_truncation_as_end", "make"]
+__all__ = ["MODES", "CartPolePicture", "atari", "cartpole_pixels", "cartpole_truncation_as_end", "make"]
 
 gym.register("pixelrl/CartPolePixels-v0", entry_point=cartpole_pixels)
 gym.register("pixelrl/CartPoleTruncationAsEnd-v0", entry_point=cartpole_truncation_as_end)
 gym.register("pixelrl/Atari-v0", entry_point=atari)
+gym.register("pixelrl/Control-v0", entry_point="pixelrl.envs.control:control")
+gym.register("pixelrl/ControlPixels-v0", entry_point="pixelrl.envs.control:control_pixels")
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env:
     """An environment that the book's agents can act in.
 
     Args:
-        env_id: Gymnasium id, `CartPole-v1` or `pixelrl/CartPolePixels-v0`.
+        env_id: Gymnasium id: `CartPole-v1`, `pixelrl/CartPolePixels-v0`, `pixelrl/Control-v0`,
+            `pixelrl/ControlPixels-v0`, ...
         kwargs: the environment's arguments; `render_mode="rgb_array"` for videos.
 
     Raises:

@@ -1,0 +1,62 @@
+"""Milliseconds of an environment step and of a reset in every mode, beside dm_control's own picture.
+
+    python benchmarks/control.py [--steps 200] [--repeat 4] [--size 84] [--videos FOLDER]
+
+A step holds the action for `repeat` simulator frames and ends with one observation. `dm_control` is the same step with
+`physics.render` at the same size, which is what the benchmark's own code builds on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from pixelrl import envs
+
+
+def milliseconds(work: Callable[[], object], repeats: int) -> float:
+    """The median of some repeats, after one for warming up."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times[1:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--resets", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=4)
+    parser.add_argument("--size", type=int, default=84)
+    parser.add_argument("--videos", default="procedural")
+    options = parser.parse_args()
+    state = envs.make("pixelrl/Control-v0", repeat=options.repeat)
+    state.reset(seed=0)
+    action, render = np.zeros(1, np.float32), state.unwrapped.dm.physics.render
+
+    def theirs() -> None:
+        state.step(action)
+        render(options.size, options.size, camera_id=0)
+
+    rows = {"state only": (lambda: state.step(action), state.reset)}
+    for quality in ("full", "fast"):
+        for mode in envs.MODES:
+            kwargs = {"mode": mode, "quality": quality, "size": (options.size,) * 2, "repeat": options.repeat}
+            env = envs.make("pixelrl/ControlPixels-v0", videos=options.videos, **kwargs)
+            env.reset(seed=0)
+            rows[f"{mode}, {quality}"] = (lambda env=env: env.step(action), lambda env=env: env.reset())
+    base = milliseconds(theirs, options.steps)
+    print(f"{'':22}{'step ms':>9}{'x dm_control':>14}{'steps/s':>9}{'reset ms':>10}")
+    print(f"{'dm_control':22}{base:9.2f}{1:14.1f}{1e3 / base:9.0f}")
+    for name, (step, reset) in rows.items():
+        value = milliseconds(step, min(options.steps, 900 // options.repeat))
+        print(f"{name:22}{value:9.2f}{base / value:14.1f}{1e3 / value:9.0f}{milliseconds(reset, options.resets):10.1f}")
+
+
+if __name__ == "__main__":
+    main()
