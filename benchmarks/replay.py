@@ -1,8 +1,9 @@
 """The replay buffer beside stable-baselines3's: bytes held, and batches a second, on the same frames.
 
-    python benchmarks/replay.py [--steps 100000] [--batch 128]
+    python benchmarks/replay.py [--steps 100000] [--batch 128] [--stack 4] [--channels 1]
 
-Needs 0.1 GB of memory for each 1,000 steps. The clock is the processor time of this process, and the buffers are
+Four grey frames are chapter 2's, three of three channels those from chapter 4 on. Needs 0.1 to 0.2 GB of memory for
+each 1,000 steps. The clock is the processor time of this process, and the buffers are
 asked in turn, so that other programs on the machine matter little; trust the ratios more than the rates.
 """
 
@@ -20,21 +21,20 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
 
-STACK, SIZE, EPISODE = 4, 84, 200
-OBS = gym.spaces.Box(0, 255, (STACK, SIZE, SIZE), np.uint8)
+SIZE, EPISODE = 84, 200
 ACTION = gym.spaces.Discrete(2)
 
 
-def fill(steps: int, ours: list[Replay], theirs: list[ReplayBuffer]) -> None:
+def fill(steps: int, stack: int, channels: int, ours: list[Replay], theirs: list[ReplayBuffer]) -> None:
     """Write the same episodes into all buffers."""
     rng = np.random.default_rng(0)
-    pool = rng.integers(0, 256, (512, SIZE, SIZE), dtype=np.uint8)
+    pool = rng.integers(0, 256, (512, channels, SIZE, SIZE), dtype=np.uint8)
     for step in range(steps):
         if step % EPISODE == 0:
-            obs = np.repeat(pool[rng.integers(512)][None], STACK, axis=0)
+            obs = np.tile(pool[rng.integers(512)], (stack, 1, 1))
             for buffer in ours:
                 buffer.start(obs)
-        next_obs = np.concatenate([obs[1:], pool[rng.integers(512)][None]])
+        next_obs = np.concatenate([obs[channels:], pool[rng.integers(512)]])
         action, done = int(rng.integers(2)), (step + 1) % EPISODE == 0
         for buffer in ours:
             buffer.add(action, 1.0, done, next_obs)
@@ -59,29 +59,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--stack", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
+    space = gym.spaces.Box(0, 255, (options.stack * options.channels, SIZE, SIZE), np.uint8)
     slots = options.steps + options.steps // EPISODE + 1  # an episode of T steps has T + 1 observations
+    samplers = {"uniform": UniformSampler, "prioritised": PrioritisedSampler}
     ours = {
-        "pixelrl, uniform": Replay(slots, OBS, ACTION, UniformSampler(slots, np.random.default_rng(0)), STACK),
-        "pixelrl, prioritised": Replay(slots, OBS, ACTION, PrioritisedSampler(slots, np.random.default_rng(0)), STACK),
+        f"pixelrl, {name}": Replay(slots, space, ACTION, kind(slots, np.random.default_rng(0)), options.stack)
+        for name, kind in samplers.items()
     }
     theirs = {
-        "stable-baselines3": ReplayBuffer(options.steps, OBS, ACTION, "cpu"),
+        "stable-baselines3": ReplayBuffer(options.steps, space, ACTION, "cpu"),
         "stable-baselines3, optimize_memory_usage": ReplayBuffer(
-            options.steps, OBS, ACTION, "cpu", optimize_memory_usage=True, handle_timeout_termination=False
+            options.steps, space, ACTION, "cpu", optimize_memory_usage=True, handle_timeout_termination=False
         ),
     }
-    fill(options.steps, list(ours.values()), list(theirs.values()))
+    fill(options.steps, options.stack, options.channels, list(ours.values()), list(theirs.values()))
 
-    frames = options.steps * SIZE * SIZE
+    frames = options.steps * options.channels * SIZE * SIZE
     held = {name: buffer.nbytes for name, buffer in ours.items()}
     for name, buffer in theirs.items():
         held[name] = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
     rate = rates({name: lambda b=buffer: b.sample(options.batch) for name, buffer in {**ours, **theirs}.items()})
 
-    print(f"{options.steps:,} steps of {SIZE} x {SIZE}, stack {STACK}; batches of {options.batch}")
+    print(
+        f"{options.steps:,} steps of {SIZE} x {SIZE} x {options.channels}, stack {options.stack}; batches of {options.batch}"
+    )
     print(f"{'':42}{'GB':>7}{'x one frame a step':>20}{'batches / s':>13}{'x sb3':>7}")
     for name, rate_of in rate.items():
         relative = rate_of / rate["stable-baselines3"]
