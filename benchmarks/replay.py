@@ -85,9 +85,8 @@ def main() -> None:
         held[name] = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
     rate = rates({name: lambda b=buffer: b.sample(options.batch) for name, buffer in {**ours, **theirs}.items()})
 
-    print(
-        f"{options.steps:,} steps of {SIZE} x {SIZE} x {options.channels}, stack {options.stack}; batches of {options.batch}"
-    )
+    shape = f"{SIZE} x {SIZE} x {options.channels}"
+    print(f"{options.steps:,} steps of {shape}, stack {options.stack}; batches of {options.batch}")
     print(f"{'':42}{'GB':>7}{'x one frame a step':>20}{'batches / s':>13}{'x sb3':>7}")
     for name, rate_of in rate.items():
         relative = rate_of / rate["stable-baselines3"]

@@ -61,13 +61,14 @@ def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndar
     """The curves of several seeds on one axis.
 
     A training that stopped early because it was done keeps its last value. Between the rows of a run the
-    values are joined by straight lines.
+    values are joined by straight lines. Rows without the value, such as a loss before the first update, are left out.
 
     Returns:
         x (T,) and y (seeds, T).
     """
-    grid = np.unique(np.concatenate([run.curve[x].to_numpy(float) for run in runs]))
-    return grid, np.stack([np.interp(grid, run.curve[x], run.curve[y]) for run in runs])
+    rows = [run.curve[[x, y]].astype(float).dropna() for run in runs]
+    grid = np.unique(np.concatenate([one[x] for one in rows]))
+    return grid, np.stack([np.interp(grid, one[x], one[y]) for one in rows])
 
 
 def final_means(runs: list[Run]) -> np.ndarray:

@@ -64,3 +64,9 @@ def test_steps_to_a_return_and_final_means() -> None:
     runs = [run([100, 200], [1.0, 5.0]), run([100, 200], [1.0, 2.0])]
     assert stats.first_reached(runs, 5.0).tolist() == [200, np.inf]
     assert stats.final_means(runs).tolist() == [6.0, 3.0]
+
+
+def test_rows_from_before_the_first_update_are_left_out() -> None:
+    x, y = stats.curves([run([100, 200, 300], [np.nan, 2.0, 4.0]), run([100, 200, 300], [np.nan, 1.0, 1.0])])
+    assert x.tolist() == [200, 300]
+    assert y.tolist() == [[2, 4], [1, 1]]
