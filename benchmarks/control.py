@@ -9,22 +9,11 @@ A step holds the action for `repeat` simulator frames and ends with one observat
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
+from timing import seconds
 
 from pixelrl import envs
-
-
-def milliseconds(work: Callable[[], object], repeats: int) -> float:
-    """The median of some repeats, after one for warming up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times[1:]))
 
 
 def main() -> None:
@@ -50,12 +39,14 @@ def main() -> None:
             env = envs.make("pixelrl/ControlPixels-v0", videos=options.videos, **kwargs)
             env.reset(seed=0)
             rows[f"{mode}, {quality}"] = (lambda env=env: env.step(action), lambda env=env: env.reset())
-    base = milliseconds(theirs, options.steps)
+    base = 1e3 * seconds(theirs, options.steps)
     print(f"{'':22}{'step ms':>9}{'x dm_control':>14}{'steps/s':>9}{'reset ms':>10}")
     print(f"{'dm_control':22}{base:9.2f}{1:14.1f}{1e3 / base:9.0f}")
     for name, (step, reset) in rows.items():
-        value = milliseconds(step, min(options.steps, 900 // options.repeat))
-        print(f"{name:22}{value:9.2f}{base / value:14.1f}{1e3 / value:9.0f}{milliseconds(reset, options.resets):10.1f}")
+        value = 1e3 * seconds(step, min(options.steps, 900 // options.repeat))
+        print(
+            f"{name:22}{value:9.2f}{base / value:14.1f}{1e3 / value:9.0f}{1e3 * seconds(reset, options.resets):10.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 import torch
+from timing import seconds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,7 +76,7 @@ class PlainSAC:
     """An agent with the weights of another, and an update as one would write it first."""
 
     def __init__(self, fast: SAC) -> None:
-        self.pictures, self.n_actions = fast.pictures, fast.n_actions
+        self.fast, self.n_actions = fast, fast.n_actions
         self.critic = PlainCritic(fast.encoder, fast.critic)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor = copy.deepcopy(fast.actor)
@@ -93,7 +93,7 @@ class PlainSAC:
             target = soft_target(batch, self.target_critic(batch.next_obs, action), log_prob, alpha)
         loss = critic_loss(self.critic(batch.obs, batch.action), target)
         if objective == "svea":
-            overlaid = random_overlay(batch.obs, self.pictures)
+            overlaid = random_overlay(batch.obs, self.fast.pictures)
             loss = (loss + critic_loss(self.critic(overlaid, batch.action), target)) / 2
         action, self.log_prob = squashed_sample(*self.actor(self.critic.encoder(batch.obs).detach()))
         return loss, actor_loss(self.critic(batch.obs, action), self.log_prob, alpha)
@@ -119,16 +119,6 @@ def random_batch(b: int, size: int) -> Batch:
     obs = torch.randint(0, 256, (2, b, 9, size, size), dtype=torch.uint8)
     action, ones = 2 * torch.rand(b, 1) - 1, torch.ones(b)
     return Batch(obs[0], action, torch.rand(b), obs[1], 0 * ones, 0.99 * ones, ones, np.arange(b))
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median of some repeats, after one for warming up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
 
 
 def gigaflop(work: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 DM_CONTROL = "dm_control==1.0.50"  # the last one that works with mujoco 3
 OPENCV = ("libGL.so.1", "libgthread-2.0.so.0")
-MUJOCO = ("libEGL.so.1", "libOSMesa.so.8", "libOSMesa.so")  # one of them will do
+MUJOCO = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so")}  # by `MUJOCO_GL`; one file will do
 APT = ("apt-get", "install", "-y", "--no-install-recommends", "libegl1", "libosmesa6", "libgl1", "libglib2.0-0")
 
 Runner = Callable[..., None]
@@ -89,7 +89,9 @@ def missing_libraries(loads: Callable[[str], bool] | None = None) -> list[str]:
     """The libraries that cannot be loaded; for EGL and OSMesa, of which one is enough, one entry."""
     loads = loads or can_load
     absent = [name for name in OPENCV if not loads(name)]
-    return absent if any(map(loads, MUJOCO)) else [*absent, "libEGL or libOSMesa"]
+    return (
+        absent if any(loads(name) for names in MUJOCO.values() for name in names) else [*absent, "libEGL or libOSMesa"]
+    )
 
 
 def can_load(name: str) -> bool:

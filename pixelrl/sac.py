@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -158,11 +159,6 @@ class SAC:
         self.actor_optimizer = Adam(self.actor.parameters(), lr=config.lr, fused=True)
         self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr, betas=(0.5, 0.999), fused=True)
         self.objective = OBJECTIVES[config.objective]
-        self.pictures = (
-            overlay_pictures(N_PICTURES, obs_space.shape[1:], config.seed).to(self.device)
-            if config.objective == "svea"
-            else None
-        )
         self.rng = np.random.default_rng([config.seed, 1])
         self.steps = 0
 
@@ -170,6 +166,11 @@ class SAC:
     def alpha(self) -> torch.Tensor:
         """The temperature, a scalar without gradient."""
         return self.log_alpha.detach().exp()
+
+    @cached_property
+    def pictures(self) -> torch.Tensor:
+        """What SVEA lays over observations, (n, 3, H, W) uint8; made when it is first asked for, not to act."""
+        return overlay_pictures(N_PICTURES, self.obs_space.shape[1:], self.config.seed).to(self.device)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:

@@ -190,7 +190,7 @@ def test_a_missing_library_is_named_with_what_installs_it(
     variable: str, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", variable)
-    monkeypatch.setattr(cameras, "loads", lambda name: False)
+    monkeypatch.setattr(cameras, "can_load", lambda name: False)
     with pytest.raises(ImportError, match=rf"{library}.*cannot be loaded.*\n?.*prepare.*apt-get install"):
         cameras.choose_gl()
 
@@ -198,7 +198,7 @@ def test_a_missing_library_is_named_with_what_installs_it(
 def test_egl_comes_before_osmesa_and_without_either_states_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, chosen in (("libEGL libOSMesa", "egl"), ("libOSMesa", "osmesa"), ("", "disable")):
         monkeypatch.delenv("MUJOCO_GL", raising=False)
-        monkeypatch.setattr(cameras, "loads", lambda name, there=there: name.partition(".")[0] in there.split())
+        monkeypatch.setattr(cameras, "can_load", lambda name, there=there: name.partition(".")[0] in there.split())
         cameras.choose_gl()
         assert cameras.os.environ["MUJOCO_GL"] == chosen
     monkeypatch.undo()

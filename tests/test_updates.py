@@ -21,7 +21,9 @@ def updates() -> ModuleType:
     path = Path(__file__).parent.parent / "benchmarks" / "updates.py"
     spec = importlib.util.spec_from_file_location("updates", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # where Python looks when the script is run
+        spec.loader.exec_module(module)
     return module
 
 

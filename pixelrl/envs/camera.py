@@ -7,7 +7,6 @@ leaves both out and draws four pixels for one, which are averaged: smooth edges,
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so")}
+from pixelrl.prepare import MUJOCO, can_load
+
 INSTALL = "python -m pixelrl prepare (or, on Debian, Ubuntu and Colab: apt-get install libegl1 libosmesa6)"
 SKY, FLOOR, FIXED = 0, 1, 2  # labels; the moving bodies follow in the order of the model
 
@@ -46,15 +46,6 @@ class Shot(NamedTuple):
     """(H, W) uint8: what each pixel shows, as a place in `Camera.names`."""
 
 
-def loads(library: str) -> bool:
-    """Whether the system finds a shared library."""
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
 def choose_gl() -> str:
     """Which library draws: the one that `MUJOCO_GL` names, else EGL, else OSMesa, else `disable`; the variable says so.
 
@@ -65,12 +56,10 @@ def choose_gl() -> str:
     """
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if not chosen:
-        there = [name for name, files in LIBRARIES.items() if any(map(loads, files))]
+        there = [name for name, files in MUJOCO.items() if any(map(can_load, files))]
         chosen = os.environ["MUJOCO_GL"] = there[0] if there else "disable"
-    elif chosen in LIBRARIES and not any(map(loads, LIBRARIES[chosen])):
-        raise ImportError(
-            f"MUJOCO_GL is {chosen!r}, but {LIBRARIES[chosen][0]} cannot be loaded. Install it: {INSTALL}"
-        )
+    elif chosen in MUJOCO and not any(map(can_load, MUJOCO[chosen])):
+        raise ImportError(f"MUJOCO_GL is {chosen!r}, but {MUJOCO[chosen][0]} cannot be loaded. Install it: {INSTALL}")
     return chosen
 
 
@@ -82,7 +71,7 @@ def gl_context() -> Any:
         ImportError: there is no graphics library.
     """
     chosen = choose_gl()
-    if chosen not in LIBRARIES:
+    if chosen not in MUJOCO:
         raise ImportError(f"pictures need EGL or OSMesa, and MUJOCO_GL is {chosen!r}. Install one: {INSTALL}")
     backend = import_module(f"mujoco.{chosen}")  # not `mujoco.GLContext`, which was chosen when mujoco was imported
     context = backend.GLContext(1, 1)
