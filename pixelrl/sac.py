@@ -155,9 +155,10 @@ class SAC:
         self.log_alpha = torch.tensor(math.log(config.alpha), device=self.device, requires_grad=True)
         self.target_entropy = -float(self.n_actions)
         learned_by_critic = [*self.encoder.parameters(), *self.critic.parameters()]
-        self.critic_optimizer = Adam(learned_by_critic, lr=config.lr, fused=True)
-        self.actor_optimizer = Adam(self.actor.parameters(), lr=config.lr, fused=True)
-        self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr, betas=(0.5, 0.999), fused=True)
+        fast = {"fused": True, "capturable": self.device.type == "cuda"}  # the latter for `pixelrl.cuda`
+        self.critic_optimizer = Adam(learned_by_critic, lr=config.lr, **fast)
+        self.actor_optimizer = Adam(self.actor.parameters(), lr=config.lr, **fast)
+        self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr, betas=(0.5, 0.999), **fast)
         self.objective = OBJECTIVES[config.objective]
         self.rng = np.random.default_rng([config.seed, 1])
         self.steps = 0

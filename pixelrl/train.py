@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
+from pixelrl.cuda import RecordedUpdate
 from pixelrl.evaluate import evaluate
 from pixelrl.presets import TrainConfig
 from pixelrl.prioritised import PrioritisedSampler
@@ -74,12 +75,12 @@ def episode_seed(seed: int, episode: int) -> int:
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
-def build_replay(config: TrainConfig, env: gym.Env) -> Replay:
-    """The buffer that a config asks for, for the spaces of an environment."""
+def build_replay(config: TrainConfig, env: gym.Env, device: torch.device | str = "cpu") -> Replay:
+    """The buffer that a config asks for, for the spaces of an environment, with its frames on a device."""
     sampler = SAMPLERS[config.replay](config.replay_size, np.random.default_rng([config.seed, 2]))
     stack = env.get_wrapper_attr("stack_size") if env.has_wrapper_attr("stack_size") else 1
     spaces = env.observation_space, env.action_space
-    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma)
+    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device)
 
 
 class Training:
@@ -94,7 +95,9 @@ class Training:
         self.config = config
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)
-        self.replay = build_replay(config, self.env)
+        self.replay = build_replay(config, self.env, self.agent.device)
+        if self.agent.device.type == "cuda":
+            self.agent.update = RecordedUpdate(self.agent.update, self.agent.device)
         self.step = self.episode = 0
         self.between_episodes = True
         self.rows: list[dict[str, float]] = []
@@ -154,6 +157,7 @@ class Training:
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "seconds": self.seconds,
             **{name: getattr(self, name) for name in self.COUNTS},
         }
@@ -165,6 +169,8 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         torch.set_rng_state(state["torch_rng"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
         self._seconds_before = state["seconds"]
         for name in self.COUNTS:
             setattr(self, name, state[name])

@@ -1,0 +1,63 @@
+"""CUDA graphs: an update recorded once, and from then on launched as a whole.
+
+An update is some hundreds of small kernels, and a GPU has done with one before Python has named the next. A CUDA
+graph is the list of them all, which the GPU works through by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from pixelrl.replay import Batch
+
+WARM_UP = 3  # updates before the recording, in which libraries choose their algorithms and optimisers make their states
+
+
+class RecordedUpdate:
+    """An agent's `update`, which is recorded at its fourth call.
+
+    A recording holds addresses, not tensors: a batch is copied to where the recorded one lay, and what the agent owns
+    must stay where it is. So a checkpoint is loaded before the first call, and batches keep their size.
+
+    Args:
+        update: of an agent on a GPU. It takes its randomness from torch alone, and does not wait for results.
+        device: that GPU.
+    """
+
+    def __init__(self, update: Callable[[Batch], dict[str, torch.Tensor]], device: torch.device) -> None:
+        self.update, self.device = update, device
+        self.calls = 0
+        self.graph = torch.cuda.CUDAGraph()
+        self.batch: Batch | None = None  # where the recorded update finds its batch
+        self.metrics: dict[str, torch.Tensor] = {}  # and where it leaves what it found out
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One gradient step, as the update takes it."""
+        batch = batch.to(self.device)
+        self.calls += 1
+        if self.calls <= WARM_UP:
+            return self.warm_up(batch)
+        if self.batch is None:
+            self.record(batch)
+        for place, values in zip(self.batch, batch, strict=True):
+            if isinstance(values, torch.Tensor):
+                place.copy_(values)
+        self.graph.replay()
+        return {name: values.clone() for name, values in self.metrics.items()}
+
+    def warm_up(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """An update as it is written, on a stream of its own, as a recording will be."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            metrics = self.update(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return metrics
+
+    def record(self, batch: Batch) -> None:
+        """Write down what an update does; nothing is computed yet."""
+        self.batch = Batch(*(x.clone() if isinstance(x, torch.Tensor) else x for x in batch))
+        with torch.cuda.graph(self.graph):
+            self.metrics = self.update(self.batch)
