@@ -77,7 +77,7 @@ def q_network(
 class Encoder(nn.Module):
     """Convolutions of SAC's agents from pixels: (B, C, H, W) uint8 -> (B, features) float32.
 
-    3 × 3 filters with a ReLU after each layer. Strides (2, 1, 1, 1) are the four layers of Yarats et al. (2021),
+    A ReLU after each layer. With filters of 3 × 3, strides (2, 1, 1, 1) are the four layers of Yarats et al. (2021),
     and (2, 1, ..., 1), eleven of them, those of the DMControl Generalization Benchmark. The convolutions
     run channels-last, in bfloat16 where the machine has it; what comes out is float32 again.
 
@@ -85,15 +85,21 @@ class Encoder(nn.Module):
         in_channels: C.
         strides: one a layer.
         width: filters a layer.
+        first_kernel: side of the first layer's filters; those of the others are 3 × 3.
         dtype: in which the convolutions are computed; by default `fastest_dtype`.
     """
 
     def __init__(
-        self, in_channels: int, strides: tuple[int, ...], width: int = 32, dtype: torch.dtype | None = None
+        self,
+        in_channels: int,
+        strides: tuple[int, ...],
+        width: int = 32,
+        first_kernel: int = 3,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        layers: list[nn.Module] = [MotionConv(in_channels, width, strides[0]), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [MotionConv(in_channels, width, first_kernel, strides[0]), nn.ReLU(inplace=True)]
         for stride in strides[1:]:
             layers += [nn.Conv2d(width, width, kernel_size=3, stride=stride), nn.ReLU(inplace=True)]
         self.convs = nn.Sequential(*layers)
@@ -121,11 +127,11 @@ class MotionConv(nn.Conv2d):
     Args:
         channels: C of the stack, three a frame.
         width: filters.
-        stride: of the filters, which are 3 × 3.
+        kernel_size, stride: of the filters.
     """
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__(channels, width, kernel_size=3, stride=stride)
+    def __init__(self, channels: int, width: int, kernel_size: int, stride: int) -> None:
+        super().__init__(channels, width, kernel_size, stride)
         seen = torch.eye(channels)  # what the filters see of the stack, as rows
         seen[:-3] = seen[3:] - seen[:-3]
         self.register_buffer("seen", seen, persistent=False)

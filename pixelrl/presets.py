@@ -131,6 +131,8 @@ class SACConfig(TrainConfig):
     """Widths of the fully connected layers of actor and critic."""
     strides: tuple[int, ...] = ()
     """Strides of the encoder's convolutions, for pixels; empty for states."""
+    first_kernel: int = 3
+    """Side of the first convolution's filters; those of the others are 3 × 3."""
     width: int = 32
     """Filters of each convolution."""
     projection: int = 50

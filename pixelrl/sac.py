@@ -274,7 +274,7 @@ def build_networks(
         size = obs_space.shape[0]
         parts = [(nn.Identity(), size, n_actions, config.hidden) for _ in range(2)]
         return nn.Identity(), TwinCritic(*parts[0]), GaussianActor(*parts[1])
-    encoder = Encoder(obs_space.shape[0], config.strides, config.width)
+    encoder = Encoder(obs_space.shape[0], config.strides, config.width, config.first_kernel)
     with torch.no_grad():
         n_features = encoder(torch.zeros(1, *obs_space.shape, dtype=torch.uint8)).shape[1]
     size = config.projection
