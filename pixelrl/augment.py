@@ -44,11 +44,13 @@ def shift_by_index(pictures: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return pictures[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def overlay_pictures(n: int, size: tuple[int, int], seed: int) -> torch.Tensor:
-    """Pictures to lay over observations, (n, 3, H, W) uint8: pieces of procedural canvases.
+def overlay_pictures(n: int, obs_shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """Pictures to lay over observations of shape (C, H, W), (n, C, H, W) uint8: pieces of procedural canvases.
 
-    No canvas is one of the backgrounds of the video modes, though all are of the same kinds.
+    Each of them stands still, the same for every frame of a stack. No canvas is one of the backgrounds of the video
+    modes, though all are of the same kinds.
     """
+    n_frames, size = obs_shape[0] // 3, obs_shape[1:]
     rng = np.random.default_rng([seed, 12])
     pictures = []
     while len(pictures) < n:
@@ -56,19 +58,20 @@ def overlay_pictures(n: int, size: tuple[int, int], seed: int) -> torch.Tensor:
         for _ in range(16):
             side = int(rng.integers(videos.CANVAS // 4, videos.CANVAS))
             y, x = rng.integers(0, videos.CANVAS - side, 2)
-            pictures.append(videos.resized(canvas[y : y + side, x : x + side], size).transpose(2, 0, 1))
-    return torch.from_numpy(np.stack(pictures[:n]))
+            pictures.append(np.tile(videos.resized(canvas[y : y + side, x : x + side], size), n_frames))
+    return torch.from_numpy(np.stack(pictures[:n])).permute(0, 3, 1, 2)
 
 
 def random_overlay(obs: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
     """Half of the observation and half of a random picture (Hansen & Wang 2021).
 
     Args:
-        obs: (B, 3 k, H, W) uint8.
-        pictures: (n, 3, H, W) uint8, on the device of the observations.
+        obs: (B, C, H, W) uint8.
+        pictures: (n, C, H, W) uint8, on the device of the observations.
     """
-    chosen = pictures[torch.randint(len(pictures), (len(obs),), device=obs.device)] // 2  # (B, 3, H, W)
-    return (obs // 2).add_(chosen.repeat(1, obs.shape[1] // 3, 1, 1))
+    chosen = torch.randint(len(pictures), (len(obs),), device=obs.device)
+    laid = pictures.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)  # as channels-last as it was
+    return (channels_last(obs) >> 1).add_(laid >> 1)
 
 
 def random_convolution(obs: torch.Tensor) -> torch.Tensor:

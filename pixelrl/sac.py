@@ -170,8 +170,8 @@ class SAC:
 
     @cached_property
     def pictures(self) -> torch.Tensor:
-        """What SVEA lays over observations, (n, 3, H, W) uint8; made when it is first asked for, not to act."""
-        return overlay_pictures(N_PICTURES, self.obs_space.shape[1:], self.config.seed).to(self.device)
+        """What SVEA lays over observations, (n, C, H, W) uint8; made when it is first asked for, not to act."""
+        return overlay_pictures(N_PICTURES, self.obs_space.shape, self.config.seed).to(self.device)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:

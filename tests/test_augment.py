@@ -15,7 +15,7 @@ from pixelrl.nets import channels_last
 
 AUGMENTATIONS = {
     "shift": augment.random_shift,
-    "overlay": lambda obs: augment.random_overlay(obs, augment.overlay_pictures(16, obs.shape[2:], 0)),
+    "overlay": lambda obs: augment.random_overlay(obs, augment.overlay_pictures(16, obs.shape[1:], 0)),
     "convolution": augment.random_convolution,
     "jitter": augment.colour_jitter,
 }
@@ -79,9 +79,16 @@ def test_the_memory_formats_hold_the_same_numbers(obs: torch.Tensor) -> None:
 
 
 def test_an_overlay_is_half_of_each(obs: torch.Tensor) -> None:
-    pictures = torch.full((1, 3, 20, 24), 101, dtype=torch.uint8)
+    pictures = torch.full((1, 9, 20, 24), 101, dtype=torch.uint8)
     expected = (obs.float() / 2).floor() + 50
     torch.testing.assert_close(augment.random_overlay(obs, pictures).float(), expected)
+
+
+def test_an_overlay_is_the_same_for_every_frame_of_a_stack_and_another_for_every_observation() -> None:
+    black = torch.zeros(8, 9, 20, 24, dtype=torch.uint8)
+    out = augment.random_overlay(black, augment.overlay_pictures(1_000, (9, 20, 24), 0)).reshape(8, 3, 3, 20, 24)
+    assert (out == out[:, :1]).all()
+    assert len(torch.unique(out[:, 0].flatten(1), dim=0)) == 8
 
 
 def test_no_overlaid_picture_is_a_background_of_the_video_modes() -> None:

@@ -199,13 +199,15 @@ def test_bfloat16_and_float32_agree(strides: tuple[int, ...]) -> None:
     torch.testing.assert_close(losses[0], losses[1], rtol=0.01, atol=0)
 
 
-def test_the_encoder_is_a_plain_network_on_the_newest_frame_and_the_differences() -> None:
+@pytest.mark.parametrize("first_kernel", [3, 5])
+def test_the_encoder_is_a_plain_network_on_the_newest_frame_and_the_differences(first_kernel: int) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(9, (2, 1, 1), 8, torch.float32)
+    encoder = Encoder(9, (2, 1, 1), 8, first_kernel, torch.float32)
     obs = torch.randint(0, 256, (4, 9, 30, 34), dtype=torch.uint8)
     oldest, middle, newest = (obs.float() / 255 - 0.5).split(3, dim=1)
     x = torch.cat([middle - oldest, newest - middle, newest], dim=1)
     convs = [layer for layer in encoder.convs if isinstance(layer, nn.Conv2d)]
+    assert [conv.kernel_size for conv in convs] == [(first_kernel,) * 2, (3, 3), (3, 3)]
     for conv, stride in zip(convs, (2, 1, 1), strict=True):
         x = nn.functional.conv2d(x, conv.weight, conv.bias, stride).relu()
     torch.testing.assert_close(encoder(obs), x.flatten(1), rtol=1e-4, atol=1e-5)
