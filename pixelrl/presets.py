@@ -224,8 +224,9 @@ CONTROL_PIXELS = SACConfig(
     method="sac",
     env="pixelrl/ControlPixels-v0",
     env_kwargs={"task": "cartpole-swingup", "repeat": 8, "size": (48, 48)},
-    strides=(2, 2, 1, 1),
-    batch_size=256,
+    strides=(3, 2, 1),
+    first_kernel=5,
+    batch_size=128,
     alpha_lr=1e-3,
 )
 METHODS: dict[str, DQNConfig | SACConfig] = {
@@ -276,7 +277,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "ControlPixels": {
         "quick": {**QUICK, "steps": 140, "learning_starts": 120, "eval_every": 70, "batch_size": 8},
         "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
-        "cpu": {"steps": 12_500, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
+        "cpu": {"steps": 25_000, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
         "full": {
             "steps": 200_000,
             "replay_size": 200_000,
@@ -285,6 +286,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "batch_size": 128,
             "env_kwargs": {"size": (84, 84), "repeat": 4},
             "strides": (2, *(1,) * 10),
+            "first_kernel": 3,
             "hidden": (1024, 1024),
         },
     },
