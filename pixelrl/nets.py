@@ -22,7 +22,7 @@ class Pixels(nn.Module):
     """From bytes to numbers around zero: (B, C, H, W) uint8 -> float32 in [-0.5, 0.5]."""
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        return obs.float().div_(255).sub_(0.5)
+        return obs.float().div(255).sub_(0.5)
 
 
 def conv_encoder(in_channels: int, channels: tuple[int, int]) -> nn.Sequential:
