@@ -28,6 +28,8 @@ class Episode(NamedTuple):
     """(T,) or (T, A)."""
     rewards: np.ndarray
     """(T,)."""
+    labels: np.ndarray | None = None
+    """(T, H, W) uint8, what each pixel of the newest frame shows, from environments that tell."""
 
 
 def evaluate(
@@ -103,14 +105,15 @@ def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000
     """
     if env.render_mode != "rgb_array":
         raise ValueError(f"the environment must be made with render_mode='rgb_array'; it has {env.render_mode!r}.")
-    obs, _ = env.reset(seed=seed)
+    obs, info = env.reset(seed=seed)
     steps = []
     done = False
     while not done and len(steps) < max_steps:
         frame = env.render()
         action = agent.act(obs[None], explore=False)[0]
-        next_obs, reward, terminated, truncated, _ = env.step(action)
-        steps.append((frame, obs, action, reward))
-        obs, done = next_obs, terminated or truncated
-    frames, observations, actions, rewards = zip(*steps, strict=True)
-    return Episode(list(frames), np.stack(observations), np.stack(actions), np.array(rewards))
+        next_obs, reward, terminated, truncated, next_info = env.step(action)
+        steps.append((frame, obs, action, reward, info.get("labels")))
+        obs, info, done = next_obs, next_info, terminated or truncated
+    frames, observations, actions, rewards, labels = zip(*steps, strict=True)
+    told = np.stack(labels) if labels[0] is not None else None
+    return Episode(list(frames), np.stack(observations), np.stack(actions), np.array(rewards), told)
