@@ -1,8 +1,8 @@
 """pixelrl: the package under the book *Seeing Ahead*, small enough to be read from top to bottom.
 
 Each module is one idea and imports only from those before it:
-presets, envs, replay, prioritised, nets, dqn, augment, sac, saliency, scores, agents, cuda, evaluate, checkpoint,
-runs, train, stats, viz, check, prepare.
+presets, envs, replay, prioritised, nets, dqn, augment, sac, saliency, scores, sgqn, agents, cuda, evaluate,
+checkpoint, runs, train, stats, viz, check, prepare.
 """
 
 __version__ = "0.1.0"

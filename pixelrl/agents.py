@@ -8,10 +8,11 @@ import gymnasium as gym
 import torch
 
 from pixelrl.dqn import DQN
-from pixelrl.presets import DQNConfig, SACConfig, TrainConfig
+from pixelrl.presets import DQNConfig, SACConfig, SGQNConfig, TrainConfig
 from pixelrl.sac import SAC
+from pixelrl.sgqn import SGQN
 
-AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN, SACConfig: SAC}
+AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN, SACConfig: SAC, SGQNConfig: SGQN}
 
 
 def build_agent(config: TrainConfig, env: gym.Env) -> Any:

@@ -166,6 +166,34 @@ class SACConfig(TrainConfig):
             raise ValueError(f"alpha_lr is {self.alpha_lr}; it must be positive, or 0 for a fixed temperature.")
 
 
+@dataclass(frozen=True)
+class SGQNConfig(SACConfig):
+    """Saliency-guided Q-networks (Bertoin et al. 2022): SAC that learns to look where its values say it should."""
+
+    rho: float = 0.95
+    """Quantile of the attribution above which a pixel counts as important."""
+    consistency: float = 0.5
+    """Weight of the consistency loss, which asks for the same values when all other pixels are black."""
+    decoder_lr: float = 3e-4
+    """Learning rate of Adam for the attribution loss: the decoder, and the encoder before it."""
+    decoder_share: float = 0.5
+    """Share of the batch from which the attribution loss is computed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("objective", self.objective, ("sac",))
+        if not self.strides:
+            raise ValueError("SGQN looks at pictures; it needs the strides of an encoder.")
+        if not 0.0 < self.rho < 1.0:
+            raise ValueError(f"rho is {self.rho}; it must lie between 0 and 1.")
+        if not 0.0 < self.decoder_share <= 1.0:
+            raise ValueError(f"decoder_share is {self.decoder_share}; it must lie in (0, 1].")
+        if self.consistency < 0.0:
+            raise ValueError(f"consistency is {self.consistency}; a weight is not negative.")
+        if self.decoder_lr <= 0.0:
+            raise ValueError(f"decoder_lr is {self.decoder_lr}; it must be positive.")
+
+
 def as_json(config: TrainConfig) -> dict[str, Any]:
     """The fields of a config, and its kind, in the types that JSON has."""
     return json.loads(json.dumps({"kind": type(config).__name__, **asdict(config)}))
@@ -201,7 +229,7 @@ def differences(a: TrainConfig, b: TrainConfig) -> str:
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
-KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig)}
+KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig, SGQNConfig)}
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(
     CARTPOLE,
@@ -223,7 +251,7 @@ STATE = SACConfig(
 CONTROL_PIXELS = SACConfig(
     method="sac",
     env="pixelrl/ControlPixels-v0",
-    env_kwargs={"task": "cartpole-swingup", "repeat": 8, "size": (48, 48)},
+    env_kwargs={"task": "cartpole-swingup", "repeat": 8, "size": (64, 64)},
     strides=(3, 2, 1),
     first_kernel=5,
     batch_size=128,
@@ -244,6 +272,7 @@ METHODS: dict[str, DQNConfig | SACConfig] = {
     "rad": replace(CONTROL_PIXELS, objective="rad"),
     "drq": replace(CONTROL_PIXELS, objective="drq"),
     "svea": replace(CONTROL_PIXELS, objective="svea"),
+    "sgqn": SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"}),
 }
 QUICK = {
     "steps": 300,
@@ -275,7 +304,14 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "full": {"steps": 100_000, "eval_every": 5_000, "eval_episodes": 10},
     },
     "ControlPixels": {
-        "quick": {**QUICK, "steps": 140, "learning_starts": 120, "eval_every": 70, "batch_size": 8},
+        "quick": {
+            **QUICK,
+            "steps": 140,
+            "learning_starts": 120,
+            "eval_every": 70,
+            "batch_size": 8,
+            "env_kwargs": {"size": (32, 32)},
+        },
         "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
         "cpu": {"steps": 25_000, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
         "full": {

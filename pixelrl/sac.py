@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -199,7 +199,10 @@ class SAC:
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of critics and encoder, actor, and temperature. Returns metrics, detached."""
-        learned = self.objective(self, batch.to(self.device))
+        return self.learn(self.objective(self, batch.to(self.device)))
+
+    def learn(self, learned: Learned) -> dict[str, torch.Tensor]:
+        """The gradient steps of an update, when the critics' loss is known."""
         step(self.critic_optimizer, learned.loss)
         log_prob = self.update_actor(learned.features.detach())
         if self.config.alpha_lr > 0:
@@ -219,15 +222,13 @@ class SAC:
     def update_actor(self, features: torch.Tensor) -> torch.Tensor:
         """One gradient step of the actor; no gradient reaches encoder or critics. Returns log-probabilities (B,)."""
         action, log_prob = squashed_sample(*self.actor(features))
-        self.critic.requires_grad_(False)
         step(self.actor_optimizer, actor_loss(self.critic(features, action), log_prob, self.alpha))
-        self.critic.requires_grad_(True)
         return log_prob.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training on needs."""
         return {
-            **{name: getattr(self, name).state_dict() for name in PARTS},
+            **{name: getattr(self, name).state_dict() for name in self.PARTS},
             "log_alpha": self.log_alpha.detach(),
             "rng": self.rng.bit_generator.state,
             "steps": self.steps,
@@ -235,7 +236,7 @@ class SAC:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        for name in PARTS:
+        for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
         self.rng.bit_generator.state = state["rng"]
@@ -243,26 +244,28 @@ class SAC:
 
     def policy(self) -> dict[str, torch.Tensor]:
         """The tensors of a stored run: encoder and actor, which act, and the critics, which can be asked why."""
-        return {f"{name}.{key}": tensor for name in STORED for key, tensor in getattr(self, name).state_dict().items()}
+        parts = {name: getattr(self, name).state_dict() for name in self.STORED}
+        return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
 
     def load_policy(self, tensors: dict[str, torch.Tensor]) -> None:
         """Act as a stored run did; training on from here starts with fresh optimisers."""
-        for name in STORED:
+        for name in self.STORED:
             part = {key.removeprefix(f"{name}."): x for key, x in tensors.items() if key.startswith(f"{name}.")}
             getattr(self, name).load_state_dict(part)
         self.target_encoder.load_state_dict(self.encoder.state_dict())
         self.target_critic.load_state_dict(self.critic.state_dict())
 
+    STORED = ("encoder", "critic", "actor")
+    PARTS = (*STORED, "target_encoder", "target_critic", "critic_optimizer", "actor_optimizer", "alpha_optimizer")
 
-STORED = ("encoder", "critic", "actor")
-PARTS = (*STORED, "target_encoder", "target_critic", "critic_optimizer", "actor_optimizer", "alpha_optimizer")
+
 N_PICTURES = 1_024  # to lay over observations
 
 
 def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    """One gradient step."""
+    """One gradient step; gradients are computed for the optimiser's own parameters, and for nothing else."""
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
     optimizer.step()
 
 
@@ -270,16 +273,15 @@ def build_networks(
     config: SACConfig, obs_space: gym.spaces.Box, n_actions: int
 ) -> tuple[nn.Module, TwinCritic, GaussianActor]:
     """Encoder, critics and actor. From state the encoder passes on what it is given, and nothing is projected."""
-    if not config.strides:
-        size = obs_space.shape[0]
-        parts = [(nn.Identity(), size, n_actions, config.hidden) for _ in range(2)]
-        return nn.Identity(), TwinCritic(*parts[0]), GaussianActor(*parts[1])
-    encoder = Encoder(obs_space.shape[0], config.strides, config.width, config.first_kernel)
-    with torch.no_grad():
-        n_features = encoder(torch.zeros(1, *obs_space.shape, dtype=torch.uint8)).shape[1]
-    size = config.projection
-    parts = [(projection(n_features, size), size, n_actions, config.hidden) for _ in range(2)]
-    return encoder, TwinCritic(*parts[0]), GaussianActor(*parts[1])
+    if config.strides:
+        encoder = Encoder(obs_space.shape[0], config.strides, config.width, config.first_kernel)
+        with torch.no_grad():
+            n_features = encoder(torch.zeros(1, *obs_space.shape, dtype=torch.uint8)).shape[1]
+        size, make_projection = config.projection, partial(projection, n_features, config.projection)
+    else:
+        encoder, size, make_projection = nn.Identity(), obs_space.shape[0], nn.Identity
+    critic = TwinCritic(make_projection(), size, n_actions, config.hidden)
+    return encoder, critic, GaussianActor(make_projection(), size, n_actions, config.hidden)
 
 
 def check_spaces(config: SACConfig, obs_space: gym.spaces.Box, action_space: gym.spaces.Space) -> None:

@@ -1,0 +1,105 @@
+"""Saliency-guided Q-networks (Bertoin et al. 2022): an agent that learns to look where its values say it should.
+
+Guided backprop of Q says which pixels a value depends on; the strongest make a mask M. Two losses use it. The
+*consistency loss* asks for the same value when everything else is black. The *attribution loss* asks that the mask
+can be told from the features, also when the picture is overlaid with another one.
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from pixelrl.augment import random_overlay, random_shift
+from pixelrl.presets import SGQNConfig
+from pixelrl.replay import Batch
+from pixelrl.sac import SAC, Learned, critic_loss, step
+from pixelrl.saliency import by_frame, guided_gradient, masked, top_pixels
+
+
+class MaskDecoder(nn.Module):
+    """Where would the mask be? Features (B, n) and actions (B, A) -> logits (B, frames, H, W).
+
+    A coarse picture of a quarter of the size, a convolution, and each of its pixels spread over 4 × 4 (Shi et al.
+    2016), which is a small part of the work of decoding at full size.
+
+    Args:
+        n_features: n.
+        n_actions: A.
+        obs_shape: (C, H, W), three channels a frame; H and W multiples of 4.
+    """
+
+    def __init__(self, n_features: int, n_actions: int, obs_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        channels, height, width = obs_shape
+        if height % 4 or width % 4:
+            raise ValueError(f"pictures of {height} × {width} cannot be decoded; both sides must be multiples of 4.")
+        self.coarse = nn.Linear(n_features + n_actions, 32 * (height // 4) * (width // 4))
+        self.shape = (32, height // 4, width // 4)
+        self.fine = nn.Conv2d(32, channels // 3 * 16, kernel_size=3, padding=1)
+
+    def forward(self, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        coarse = self.coarse(torch.cat([features, action], dim=1)).relu()
+        return F.pixel_shuffle(self.fine(coarse.unflatten(1, self.shape)), 4)
+
+
+def consistency_loss(q: torch.Tensor, q_masked: torch.Tensor) -> torch.Tensor:
+    """(Q(o, a) - Q(o * M, a))^2 for values (2, B): mean over the batch, sum over the critics; both sides learn."""
+    return (q - q_masked).pow(2).mean(dim=1).sum()
+
+
+def attribution_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of a predicted mask, logits (B, frames, H, W), against the true one, bool: the mean."""
+    return F.binary_cross_entropy_with_logits(logits, mask.to(logits.dtype))
+
+
+def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
+    """The critic's loss with consistency (eq. 3), and the mask (B, frames, H, W) that it was computed with.
+
+    One pass through the encoder gives the values, their attribution, and one side of the consistency loss.
+    """
+    target = agent.target(batch, batch.next_obs)
+    obs = batch.obs.float().requires_grad_()
+    features = agent.encoder(obs)
+    q = agent.critic(features, batch.action)
+    mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
+    q_masked = agent.critic(agent.encoder(masked(obs.detach(), mask)), batch.action)
+    loss = critic_loss(q, target) + agent.config.consistency * consistency_loss(q, q_masked)
+    return Learned(loss, q, target, features), mask
+
+
+class SGQN(SAC):
+    """SAC whose critics are asked where they look, and a decoder that learns to tell.
+
+    Args: as `pixelrl.sac.SAC`.
+    """
+
+    def __init__(
+        self, config: SGQNConfig, obs_space: gym.spaces.Box, action_space: gym.spaces.Space, device: str = "cpu"
+    ) -> None:
+        super().__init__(config, obs_space, action_space, device)
+        self.decoder = MaskDecoder(config.projection, self.n_actions, obs_space.shape).to(self.device)
+        learned = [*self.encoder.parameters(), *self.critic.project.parameters(), *self.decoder.parameters()]
+        self.decoder_optimizer = Adam(learned, lr=config.decoder_lr, fused=True, capturable=self.device.type == "cuda")
+
+    def update(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One gradient step of everything in SAC, and one of the attribution loss. Returns metrics, detached."""
+        batch = batch.to(self.device)
+        batch = batch._replace(obs=random_shift(batch.obs), next_obs=random_shift(batch.next_obs))
+        learned, mask = sgqn_objective(self, batch)
+        metrics = self.learn(learned)
+        return {**metrics, "attribution_loss": self.update_decoder(batch, mask)}
+
+    def update_decoder(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
+        """One gradient step towards features that tell the mask of an overlaid picture. Returns the loss, detached."""
+        n = max(1, round(self.config.decoder_share * len(mask)))
+        features = self.encoder(random_overlay(batch.obs[:n], self.pictures))
+        logits = self.decoder(self.critic.project(features), batch.action[:n])
+        loss = attribution_loss(logits, mask[:n])
+        step(self.decoder_optimizer, loss)
+        return loss.detach()
+
+    PARTS = (*SAC.PARTS, "decoder", "decoder_optimizer")
