@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import json
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -156,6 +157,25 @@ def gap(ax: Axes, groups: dict[str, list[Run]], modes: dict[str, tuple[str, str]
     ax.legend(frameon=False)
 
 
+def heat(frame: np.ndarray, attribution: np.ndarray, top: float) -> np.ndarray:
+    """A frame (H, W, 3) uint8 under its attribution (H, W), not negative: from nothing to bright yellow at `top`.
+
+    Take one `top` for a whole episode. A map that is stretched to its own largest number looks the same whether the
+    answer hangs on these pixels or on nothing.
+    """
+    if top <= 0.0:
+        raise ValueError(f"top is {top}; it must be positive.")
+    share = np.clip(attribution / top, 0.0, 1.0)
+    colour = 255 * plt.colormaps["inferno"](share)[..., :3]
+    weight = np.sqrt(share)[..., None]  # so that weak ones are seen as well
+    return ((1 - weight) * (0.6 * frame) + weight * colour).astype(np.uint8)
+
+
+def enlarged(picture: np.ndarray, times: int) -> np.ndarray:
+    """A picture whose pixels are squares of `times` × `times`."""
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
 def q_values(ax: Axes, agent: Any, episode: Episode, labels: list[str], gamma: float) -> np.ndarray:
     """Draw the values of all actions along an episode beside the return that really followed.
 
@@ -186,38 +206,56 @@ def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
     return returns[:-1]
 
 
-def explorer(pictures: list[np.ndarray], captions: list[str], alt: str, width: int = 480) -> None:
-    """Slide through pictures (H, W, 3) uint8, each with a caption.
+def explorer(axes: dict[str, list[str]], pictures: list[np.ndarray], alt: str, width: int = 480) -> None:
+    """Slide through pictures along one axis or several, such as time, or a method and a threshold.
 
-    Where a kernel runs, this is an ipywidgets slider; on the static page, the same pictures behind a slider
+    Where a kernel runs, these are ipywidgets sliders; on the static page, the same pictures behind sliders
     of plain HTML.
+
+    Args:
+        axes: by name, what each of its steps is called.
+        pictures: (H, W, 3) uint8, one for each combination of steps; the last axis changes fastest.
+        alt: what they show, for those who do not see them.
+        width: on the page, in pixels.
     """
+    captions = [" · ".join(steps) for steps in product(*axes.values())]
     if len(pictures) != len(captions):
-        raise ValueError(f"{len(pictures)} pictures, but {len(captions)} captions.")
+        raise ValueError(f"{len(pictures)} pictures, but {len(captions)} combinations of {' and '.join(axes)}.")
     files = [cv2.imencode(".jpg", bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes() for picture in pictures]
-    slider = ipywidgets.IntSlider(max=len(files) - 1, description="step", layout={"width": f"{width}px"})
+    lengths = [len(steps) for steps in axes.values()]
+    sliders = [
+        ipywidgets.IntSlider(max=len(steps) - 1, description=name, readout=False) for name, steps in axes.items()
+    ]
     picture = ipywidgets.Image(value=files[0], format="jpeg", width=width)
     caption = ipywidgets.Label(captions[0])
 
-    def show(change: dict[str, Any]) -> None:
-        picture.value, caption.value = files[change["new"]], captions[change["new"]]
+    def show(_: dict[str, Any]) -> None:
+        number = int(np.ravel_multi_index([slider.value for slider in sliders], lengths))
+        picture.value, caption.value = files[number], captions[number]
 
-    slider.observe(show, "value")
-    bundle = ipywidgets.VBox([slider, picture, caption])._repr_mimebundle_()
-    display({**bundle, "text/html": static_explorer(files, captions, alt, width)}, raw=True)
+    for slider in sliders:
+        slider.observe(show, "value")
+    bundle = ipywidgets.VBox([*sliders, picture, caption])._repr_mimebundle_()
+    display({**bundle, "text/html": static_explorer(axes, files, captions, alt, width)}, raw=True)
 
 
-def static_explorer(files: list[bytes], captions: list[str], alt: str, width: int) -> str:
-    """The explorer without a kernel: JPEG files and captions behind an HTML slider."""
+def static_explorer(axes: dict[str, list[str]], files: list[bytes], captions: list[str], alt: str, width: int) -> str:
+    """The explorer without a kernel: JPEG files and captions behind HTML sliders."""
     name = f"explorer-{uuid4().hex}"
     urls = [data_url(file, "image/jpeg") for file in files]
-    return f"""<div id="{name}" class="explorer" style="max-width:{width}px">
-<input type="range" min="0" max="{len(files) - 1}" value="0" aria-label="step" style="width:100%">
+    sliders = "".join(
+        f'<label style="display:flex;gap:12px">{html.escape(axis)}'
+        f'<input type="range" min="0" max="{len(steps) - 1}" value="0" style="flex:1"></label>'
+        for axis, steps in axes.items()
+    )
+    return f"""<div id="{name}" class="explorer" style="max-width:{width}px">{sliders}
 <img src="{urls[0]}" {described(alt)} style="width:100%"><div class="caption">{html.escape(captions[0])}</div>
 <script>(function() {{
   const box = document.getElementById("{name}"), urls = {json.dumps(urls)}, captions = {json.dumps(captions)};
-  box.querySelector("input").addEventListener("input", function(event) {{
-    box.querySelector("img").src = urls[event.target.value];
-    box.querySelector(".caption").textContent = captions[event.target.value];
+  const sliders = [...box.querySelectorAll("input")];
+  box.addEventListener("input", function() {{
+    const number = sliders.reduce((sum, slider) => sum * (Number(slider.max) + 1) + Number(slider.value), 0);
+    box.querySelector("img").src = urls[number];
+    box.querySelector(".caption").textContent = captions[number];
   }});
 }})();</script></div>"""

@@ -87,7 +87,7 @@ def test_frames_that_are_none_are_refused(frames: list[np.ndarray]) -> None:
 
 def test_explorer_holds_every_picture_and_caption(shown: list[str]) -> None:
     pictures = [np.full((8, 8, 3), 100 * i, np.uint8) for i in range(3)]
-    viz.explorer(pictures, ["one", "two", "three <b>"], alt="three greys")
+    viz.explorer({"grey": ["one", "two", "three <b>"]}, pictures, alt="three greys")
     urls = re.findall(r'"(data:image/jpeg;base64,[^"]+)"', re.search(r"urls = (\[.*?\])", shown[0])[1])
     assert len(urls) == 3
     assert 'max="2"' in shown[0]
@@ -98,17 +98,32 @@ def test_explorer_moves_with_its_slider(monkeypatch: pytest.MonkeyPatch) -> None
     boxes = []
     monkeypatch.setattr(viz.ipywidgets, "VBox", lambda children: boxes.append(children) or viz.ipywidgets.Box(children))
     monkeypatch.setattr(viz, "display", lambda *args, **kwargs: None)
-    viz.explorer([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)], ["a", "b"], alt="two")
-    slider, picture, caption = boxes[0]
-    before = picture.value
-    slider.value = 1
-    assert caption.value == "b"
-    assert picture.value != before
+    greys = [np.full((8, 8, 3), 40 * i, np.uint8) for i in range(6)]
+    viz.explorer({"first": ["a", "b"], "second": ["x", "y", "z"]}, greys, alt="six greys")
+    first, second, picture, caption = boxes[0]
+    seen = {caption.value: picture.value}
+    for i, j in ((0, 1), (0, 2), (1, 0), (1, 1), (1, 2)):
+        first.value, second.value = i, j
+        seen[caption.value] = picture.value
+    assert list(seen) == ["a · x", "a · y", "a · z", "b · x", "b · y", "b · z"]
+    means = [cv2.imdecode(np.frombuffer(value, np.uint8), 0).mean() for value in seen.values()]
+    assert np.allclose(means, [0, 40, 80, 120, 160, 200], atol=2)
 
 
-def test_explorer_wants_a_caption_for_each_picture() -> None:
-    with pytest.raises(ValueError, match="1 pictures, but 2 captions"):
-        viz.explorer([np.zeros((8, 8, 3), np.uint8)], ["a", "b"], alt="x")
+def test_explorer_wants_a_picture_for_each_combination() -> None:
+    with pytest.raises(ValueError, match="1 pictures, but 2 combinations of step"):
+        viz.explorer({"step": ["a", "b"]}, [np.zeros((8, 8, 3), np.uint8)], alt="x")
+
+
+def test_heat_leaves_what_has_no_part_and_shines_at_the_top() -> None:
+    frame = np.full((2, 2, 3), 100, np.uint8)
+    shown = viz.heat(frame, np.array([[0.0, 2.0], [0.5, 4.0]]), top=2.0)
+    assert shown[0, 0].tolist() == [60, 60, 60]
+    assert shown[0, 1].sum() > 600
+    assert (shown[0, 1] == shown[1, 1]).all()
+    assert 60 * 3 < shown[1, 0].sum() < shown[0, 1].sum()
+    with pytest.raises(ValueError, match="top is"):
+        viz.heat(frame, np.zeros((2, 2)), top=0.0)
 
 
 def test_images_show_every_title(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
