@@ -318,3 +318,112 @@ def composite(answer: Callable[..., np.ndarray]) -> None:
             f"for labels 0 to 4 of which {replaced} are replaced",
             {"you replaced the bodies and kept the background.": inverse},
         )
+
+
+@exercise("5.1")
+def guided_relu(answer: Callable[..., np.ndarray]) -> None:
+    """Where the input was positive and the gradient from above is: the gradient; else 0."""
+    x = np.array([2.0, 2.0, -1.0, -1.0, 0.5])
+    above = np.array([3.0, -4.0, 5.0, -6.0, 7.0])
+    expect(
+        answer(x.copy(), above.copy()),
+        np.where((x > 0) & (above > 0), above, 0.0),
+        "for inputs x = [2, 2, -1, -1, 0.5] and gradients from above [3, -4, 5, -6, 7]",
+        {
+            "that is the plain gradient of a ReLU: negative gradients stop too.": np.where(x > 0, above, 0.0),
+            "negative gradients stop, but so does everything where the input was negative.": np.maximum(above, 0.0),
+            "you gave the ReLU's output, not the gradient.": np.maximum(x, 0.0),
+        },
+    )
+
+
+@exercise("5.2")
+def grad_cam_by_hand(answer: Callable[..., np.ndarray]) -> None:
+    """ReLU of the sum over k of mean(slopes_k) maps_k."""
+    maps = np.array([[[1.0, 2.0], [0.0, 4.0]], [[3.0, 0.0], [1.0, 1.0]]])
+    slopes = np.array([[[1.0, -1.0], [2.0, 2.0]], [[-1.0, -3.0], [0.0, 0.0]]])
+    weights = slopes.mean((1, 2), keepdims=True)
+    expect(
+        answer(maps.copy(), slopes.copy()),
+        np.maximum((weights * maps).sum(0), 0.0),
+        "for two maps of 2 × 2",
+        {
+            "what speaks against the answer is still there: the last step is a ReLU.": (weights * maps).sum(0),
+            "each map has one weight, the mean of its slopes; you multiplied pixel by pixel.": np.maximum(
+                (slopes * maps).sum(0), 0.0
+            ),
+            "the maps are added up, not averaged.": np.maximum((weights * maps).mean(0), 0.0),
+        },
+    )
+
+
+@exercise("5.3")
+def strongest(answer: Callable[..., np.ndarray]) -> None:
+    """Exactly round((1 - rho) H W) pixels, none weaker than one that was left."""
+    rng = np.random.default_rng(0)
+    random, sparse = rng.permutation(40).reshape(5, 8).astype(float), np.zeros((5, 8))
+    sparse[1, 3], sparse[4, 0] = 2.0, 1.0
+    for name, attribution in (("a map of 40 different numbers", random), ("a map with two numbers above 0", sparse)):
+        for rho in (0.9, 0.75):
+            mask, kept = answer(attribution.copy(), rho), round((1 - rho) * 40)
+            if np.shape(mask) != (5, 8) or np.asarray(mask).dtype != bool:
+                raise WrongAnswerError(f"for {name}, the mask should be (5, 8) and bool.")
+            if np.sum(mask) != kept:
+                ties = " Are there pixels that tie with the quantile?" if name.endswith("above 0") else ""
+                raise WrongAnswerError(f"for {name} and rho = {rho}, {kept} pixels are asked, not {np.sum(mask)}.{ties}")
+            if attribution[mask].min() < attribution[~mask].max():
+                raise WrongAnswerError(f"for {name} and rho = {rho}, a stronger pixel was left out.")
+
+
+@exercise("6.1")
+def mask_observation(answer: Callable[..., np.ndarray]) -> None:
+    """Each frame's three colours, black outside of the frame's mask."""
+    obs = np.arange(1, 25, dtype=np.uint8).reshape(6, 2, 2)
+    mask = np.array([[[True, False], [False, False]], [[False, True], [True, False]]])
+    by_colour = obs * np.tile(mask, (3, 1, 1))
+    expect(
+        answer(obs.copy(), mask.copy()),
+        obs * np.repeat(mask, 3, axis=0),
+        "for two frames of 2 × 2",
+        {
+            "channels 0 to 2 are the first frame, 3 to 5 the second; you gave each channel the next frame's mask.": by_colour,
+            "you blackened what is inside of the mask.": obs * ~np.repeat(mask, 3, axis=0),
+        },
+    )
+
+
+@exercise("6.2")
+def sgqn_loss(answer: Callable[..., float]) -> None:
+    """mean((q - y)^2) + weight mean((q - q_masked)^2)."""
+    q, q_masked, target = np.array([1.0, 2.0]), np.array([3.0, 2.0]), np.array([2.0, 5.0])
+    bellman, consistency = ((q - target) ** 2).mean(), ((q - q_masked) ** 2).mean()
+    expect(
+        answer(q, q_masked, target, 0.5),
+        bellman + 0.5 * consistency,
+        "for q = [1, 2], q_masked = [3, 2], target = [2, 5], weight 0.5",
+        {
+            "the consistency loss is not weighted.": bellman + consistency,
+            "the masked value should agree with the value, not with the target.": (
+                bellman + 0.5 * ((q_masked - target) ** 2).mean()
+            ),
+            "only the consistency loss is there.": 0.5 * consistency,
+        },
+    )
+
+
+@exercise("6.3")
+def attribution_loss_by_hand(answer: Callable[..., float]) -> None:
+    """-mean(m log p + (1 - m) log(1 - p)) with p = 1 / (1 + exp(-logit))."""
+    logits, mask = np.array([[2.0, -1.0], [0.0, 3.0]]), np.array([[True, False], [True, False]])
+    p = 1 / (1 + np.exp(-logits))
+    loss = -np.where(mask, np.log(p), np.log(1 - p))
+    expect(
+        answer(logits.copy(), mask.copy()),
+        loss.mean(),
+        "for logits [[2, -1], [0, 3]] and the mask [[1, 0], [1, 0]]",
+        {
+            "that is the sum; the loss is the mean over pixels.": loss.sum(),
+            "inside and outside of the mask are exchanged.": -np.where(mask, np.log(1 - p), np.log(p)).mean(),
+            "only the pixels inside of the mask count.": -(mask * np.log(p)).mean(),
+        },
+    )
