@@ -370,7 +370,9 @@ def strongest(answer: Callable[..., np.ndarray]) -> None:
                 raise WrongAnswerError(f"for {name}, the mask should be (5, 8) and bool.")
             if np.sum(mask) != kept:
                 ties = " Are there pixels that tie with the quantile?" if name.endswith("above 0") else ""
-                raise WrongAnswerError(f"for {name} and rho = {rho}, {kept} pixels are asked, not {np.sum(mask)}.{ties}")
+                raise WrongAnswerError(
+                    f"for {name} and rho = {rho}, {kept} pixels are asked, not {np.sum(mask)}.{ties}"
+                )
             if attribution[mask].min() < attribution[~mask].max():
                 raise WrongAnswerError(f"for {name} and rho = {rho}, a stronger pixel was left out.")
 
@@ -386,7 +388,7 @@ def mask_observation(answer: Callable[..., np.ndarray]) -> None:
         obs * np.repeat(mask, 3, axis=0),
         "for two frames of 2 × 2",
         {
-            "channels 0 to 2 are the first frame, 3 to 5 the second; you gave each channel the next frame's mask.": by_colour,
+            "channels 0 to 2 are the first frame, 3 to 5 the second; your masks alternate.": by_colour,
             "you blackened what is inside of the mask.": obs * ~np.repeat(mask, 3, axis=0),
         },
     )

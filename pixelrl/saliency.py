@@ -67,7 +67,7 @@ def check_sac(agent: Any) -> None:
 def gradient(answer: Answer, obs: torch.Tensor) -> torch.Tensor:
     """The derivative of an answer by its observation (Simonyan et al. 2014): (B, C, H, W) float32, signed."""
     obs = leaf(obs)
-    (attribution,) = torch.autograd.grad(scores(answer, obs).sum(), obs)
+    (attribution,) = torch.autograd.grad(answers(answer, obs).sum(), obs)
     return attribution
 
 
@@ -78,7 +78,7 @@ def guided_backprop(answer: Answer, obs: torch.Tensor) -> torch.Tensor:
         ValueError: the answer passes no ReLU, or other activations, for which the rule says nothing.
     """
     obs = leaf(obs)
-    return guided_gradient(scores(answer, obs), obs)
+    return guided_gradient(answers(answer, obs), obs)
 
 
 def guided_gradient(score: torch.Tensor, obs: torch.Tensor, keep_graph: bool = False) -> torch.Tensor:
@@ -150,7 +150,7 @@ def grad_cam(answer: Answer, obs: torch.Tensor, layer: nn.Module) -> torch.Tenso
 
     handle = layer.register_forward_hook(keep)
     try:
-        score = scores(answer, leaf(obs))
+        score = answers(answer, leaf(obs))
     finally:
         handle.remove()
     if len(seen) != 1 or seen[0].ndim != 4:
@@ -168,7 +168,7 @@ def leaf(obs: torch.Tensor) -> torch.Tensor:
     return obs.detach().float().clone().requires_grad_()
 
 
-def scores(answer: Answer, obs: torch.Tensor) -> torch.Tensor:
+def answers(answer: Answer, obs: torch.Tensor) -> torch.Tensor:
     """The answers (B,) for a batch; anything else is refused."""
     with torch.enable_grad():
         score = answer(obs)

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from pixelrl import check
+from pixelrl import check, saliency, sgqn
 from pixelrl.envs import modes
 from pixelrl.sac import temperature_loss
 
@@ -89,6 +89,25 @@ def svea(q: np.ndarray, augmented: np.ndarray, target: np.ndarray) -> float:
     return float(((np.concatenate([q, augmented]) - np.tile(target, 2)) ** 2).mean())
 
 
+def keep(attribution: np.ndarray, rho: float) -> np.ndarray:
+    """The package's, on a batch of one."""
+    return saliency.top_pixels(torch.from_numpy(attribution)[None, None], rho)[0, 0].numpy()
+
+
+def behind(obs: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The package's, on a batch of one."""
+    return saliency.masked(torch.from_numpy(obs)[None], torch.from_numpy(mask)[None])[0].numpy()
+
+
+def consistent(q: np.ndarray, masked: np.ndarray, y: np.ndarray, weight: float) -> float:
+    return float(np.mean((q - y) ** 2 + weight * (q - masked) ** 2))
+
+
+def entropy(logits: np.ndarray, mask: np.ndarray) -> float:
+    """The package's."""
+    return float(sgqn.attribution_loss(torch.from_numpy(logits), torch.from_numpy(mask)))
+
+
 RIGHT = {
     "1.1": (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.max(1)),
     "1.2": (check.n_step_target, n_step),
@@ -102,6 +121,12 @@ RIGHT = {
     "4.1": (check.shift_picture, shift),
     "4.2": (check.svea_loss, svea),
     "4.3": (check.composite, lambda rgb, labels, b, replaced: modes.composite(rgb, labels, b, replaced)),
+    "5.1": (check.guided_relu, lambda x, above: np.maximum(above, 0) * (x > 0)),
+    "5.2": (check.grad_cam_by_hand, lambda a, g: np.maximum(np.einsum("kij, k -> ij", a, g.mean((1, 2))), 0)),
+    "5.3": (check.strongest, keep),
+    "6.1": (check.mask_observation, behind),
+    "6.2": (check.sgqn_loss, consistent),
+    "6.3": (check.attribution_loss_by_hand, entropy),
 }
 
 
@@ -184,6 +209,24 @@ MISTAKES = [
     (check.svea_loss, lambda q, a, y: svea(q, q, y), "only the plain"),
     (check.svea_loss, lambda q, a, y: svea((q + a) / 2, (q + a) / 2, y), "averaged before the loss"),
     (check.composite, lambda rgb, labels, b, r: modes.composite(b, labels, rgb, r), "kept the background"),
+    (check.guided_relu, lambda x, above: above * (x > 0), "negative gradients stop too"),
+    (check.guided_relu, lambda x, above: np.maximum(above, 0), "where the input was negative"),
+    (check.guided_relu, lambda x, above: np.maximum(x, 0), "the ReLU's output"),
+    (check.grad_cam_by_hand, lambda a, g: (a * g.mean((1, 2), keepdims=True)).sum(0), "last step is a ReLU"),
+    (check.grad_cam_by_hand, lambda a, g: np.maximum((a * g).sum(0), 0), "pixel by pixel"),
+    (check.grad_cam_by_hand, lambda a, g: np.maximum((a * g.mean((1, 2), keepdims=True)).mean(0), 0), "not averaged"),
+    (check.strongest, lambda a, rho: a >= np.quantile(a, rho), "tie with the quantile"),
+    (check.strongest, lambda a, rho: keep(-a, rho), "a stronger pixel was left out"),
+    (check.strongest, lambda a, rho: keep(a, 1 - rho), "pixels are asked"),
+    (check.strongest, lambda a, rho: keep(a, rho).astype(float), "should be (5, 8) and bool"),
+    (check.mask_observation, lambda obs, mask: obs * np.tile(mask, (3, 1, 1)), "channels 0 to 2"),
+    (check.mask_observation, lambda obs, mask: behind(obs, ~mask), "inside of the mask"),
+    (check.sgqn_loss, lambda q, m, y, w: consistent(q, m, y, 1.0), "not weighted"),
+    (check.sgqn_loss, lambda q, m, y, w: np.mean((q - y) ** 2 + w * (m - y) ** 2), "not with the target"),
+    (check.sgqn_loss, lambda q, m, y, w: consistent(q, m, q, w), "only the consistency loss"),
+    (check.attribution_loss_by_hand, lambda x, m: x.size * entropy(x, m), "that is the sum"),
+    (check.attribution_loss_by_hand, lambda x, m: entropy(x, ~m), "exchanged"),
+    (check.attribution_loss_by_hand, lambda x, m: (m * np.log1p(np.exp(-x))).mean(), "inside of the mask count"),
 ]
 
 
