@@ -365,16 +365,14 @@ def strongest(answer: Callable[..., np.ndarray]) -> None:
     sparse[1, 3], sparse[4, 0] = 2.0, 1.0
     for name, attribution in (("a map of 40 different numbers", random), ("a map with two numbers above 0", sparse)):
         for rho in (0.9, 0.75):
-            mask, kept = answer(attribution.copy(), rho), round((1 - rho) * 40)
+            mask, kept, case = answer(attribution.copy(), rho), round((1 - rho) * 40), f"for {name} and rho = {rho}"
             if np.shape(mask) != (5, 8) or np.asarray(mask).dtype != bool:
-                raise WrongAnswerError(f"for {name}, the mask should be (5, 8) and bool.")
+                raise WrongAnswerError(f"{case}, your function should return a mask of shape (5, 8) and type bool.")
             if np.sum(mask) != kept:
                 ties = " Are there pixels that tie with the quantile?" if name.endswith("above 0") else ""
-                raise WrongAnswerError(
-                    f"for {name} and rho = {rho}, {kept} pixels are asked, not {np.sum(mask)}.{ties}"
-                )
+                raise WrongAnswerError(f"{case}, {kept} pixels are asked, not {np.sum(mask)}.{ties}")
             if attribution[mask].min() < attribution[~mask].max():
-                raise WrongAnswerError(f"for {name} and rho = {rho}, a stronger pixel was left out.")
+                raise WrongAnswerError(f"{case}, a stronger pixel was left out.")
 
 
 @exercise("6.1")
