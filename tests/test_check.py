@@ -218,7 +218,7 @@ MISTAKES = [
     (check.strongest, lambda a, rho: a >= np.quantile(a, rho), "tie with the quantile"),
     (check.strongest, lambda a, rho: keep(-a, rho), "a stronger pixel was left out"),
     (check.strongest, lambda a, rho: keep(a, 1 - rho), "pixels are asked"),
-    (check.strongest, lambda a, rho: keep(a, rho).astype(float), "should be (5, 8) and bool"),
+    (check.strongest, lambda a, rho: keep(a, rho).astype(float), "shape (5, 8) and type bool"),
     (check.mask_observation, lambda obs, mask: obs * np.tile(mask, (3, 1, 1)), "channels 0 to 2"),
     (check.mask_observation, lambda obs, mask: behind(obs, ~mask), "inside of the mask"),
     (check.sgqn_loss, lambda q, m, y, w: consistent(q, m, y, 1.0), "not weighted"),
