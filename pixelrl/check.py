@@ -414,13 +414,13 @@ def sgqn_loss(answer: Callable[..., float]) -> None:
 @exercise("6.3")
 def attribution_loss_by_hand(answer: Callable[..., float]) -> None:
     """-mean(m log p + (1 - m) log(1 - p)) with p = 1 / (1 + exp(-logit))."""
-    logits, mask = np.array([[2.0, -1.0], [0.0, 3.0]]), np.array([[True, False], [True, False]])
+    logits, mask = np.array([[2.0, -1.0], [1.0, 3.0]]), np.array([[True, False], [True, False]])
     p = 1 / (1 + np.exp(-logits))
     loss = -np.where(mask, np.log(p), np.log(1 - p))
     expect(
         answer(logits.copy(), mask.copy()),
         loss.mean(),
-        "for logits [[2, -1], [0, 3]] and the mask [[1, 0], [1, 0]]",
+        "for logits [[2, -1], [1, 3]] and the mask [[1, 0], [1, 0]]",
         {
             "that is the sum; the loss is the mean over pixels.": loss.sum(),
             "inside and outside of the mask are exchanged.": -np.where(mask, np.log(1 - p), np.log(p)).mean(),
