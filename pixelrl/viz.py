@@ -158,7 +158,7 @@ def gap(ax: Axes, groups: dict[str, list[Run]], modes: dict[str, tuple[str, str]
 
 
 def heat(frame: np.ndarray, attribution: np.ndarray, top: float) -> np.ndarray:
-    """A frame (H, W, 3) uint8 under its attribution (H, W), not negative: from nothing to bright yellow at `top`.
+    """A frame (H, W, 3) uint8, in grey, under its attribution (H, W), not negative: bright yellow at `top` and above.
 
     Take one `top` for a whole episode. A map that is stretched to its own largest number looks the same whether the
     answer hangs on these pixels or on nothing.
@@ -168,7 +168,8 @@ def heat(frame: np.ndarray, attribution: np.ndarray, top: float) -> np.ndarray:
     share = np.clip(attribution / top, 0.0, 1.0)
     colour = 255 * plt.colormaps["inferno"](share)[..., :3]
     weight = np.sqrt(share)[..., None]  # so that weak ones are seen as well
-    return ((1 - weight) * (0.6 * frame) + weight * colour).astype(np.uint8)
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None]
+    return ((1 - weight) * grey + weight * colour).astype(np.uint8)
 
 
 def enlarged(picture: np.ndarray, times: int) -> np.ndarray:

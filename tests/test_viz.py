@@ -116,7 +116,7 @@ def test_explorer_wants_a_picture_for_each_combination() -> None:
 
 
 def test_heat_leaves_what_has_no_part_and_shines_at_the_top() -> None:
-    frame = np.full((2, 2, 3), 100, np.uint8)
+    frame = np.full((2, 2, 3), 60, np.uint8)
     shown = viz.heat(frame, np.array([[0.0, 2.0], [0.5, 4.0]]), top=2.0)
     assert shown[0, 0].tolist() == [60, 60, 60]
     assert shown[0, 1].sum() > 600
