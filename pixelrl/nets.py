@@ -112,7 +112,7 @@ class Encoder(nn.Module):
     def maps(self, obs: torch.Tensor) -> torch.Tensor:
         """The output of the last convolution, (B, width, h, w), in the type in which it was computed."""
         dtype = self.dtype or fastest_dtype(obs.device.type)
-        with torch.autocast(obs.device.type, dtype, enabled=dtype != torch.float32):
+        with computing_in(dtype, obs.device.type):
             return self.convs(channels_last(obs).to(dtype))
 
 
@@ -166,6 +166,11 @@ def fastest_dtype(device: str) -> torch.dtype:
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def computing_in(dtype: torch.dtype, device: str) -> torch.autocast:
+    """Within it, convolutions and matrix products are computed in a type; in float32, all is as it was."""
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
 
 
 def orthogonal(layer: nn.Module) -> None:

@@ -57,7 +57,7 @@ def soft_target(batch: Batch, next_q: torch.Tensor, next_log_prob: torch.Tensor,
 
 
 def critic_loss(q: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared error of both critics (2, B) against the target (B,): mean over the batch, summed over the two."""
+    """Squared error of both critics (2, B) against the target, (B,) or (2, B): mean over the batch, sum over both."""
     return (q - target).pow(2).mean(dim=1).sum()
 
 
@@ -94,7 +94,12 @@ def sac_objective(agent: SAC, batch: Batch) -> Learned:
 
 def rad_objective(agent: SAC, batch: Batch) -> Learned:
     """RAD (Laskin et al. 2020): plain SAC on shifted pictures."""
-    return sac_objective(agent, batch._replace(obs=random_shift(batch.obs), next_obs=random_shift(batch.next_obs)))
+    return sac_objective(agent, shifted(batch))
+
+
+def shifted(batch: Batch) -> Batch:
+    """A batch whose pictures, and those of what was seen next, are shifted."""
+    return batch._replace(obs=random_shift(batch.obs), next_obs=random_shift(batch.next_obs))
 
 
 def drq_objective(agent: SAC, batch: Batch) -> Learned:

@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from pixelrl.augment import random_overlay, random_shift
-from pixelrl.nets import fastest_dtype
+from pixelrl.augment import random_overlay
+from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import SGQNConfig
 from pixelrl.replay import Batch
-from pixelrl.sac import SAC, Learned, critic_loss, step
+from pixelrl.sac import SAC, Learned, critic_loss, shifted, step
 from pixelrl.saliency import by_frame, guided_gradient, masked, top_pixels
 
 
@@ -43,15 +43,10 @@ class MaskDecoder(nn.Module):
         self.fine = nn.Conv2d(32, channels // 3 * 16, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        dtype = fastest_dtype(features.device.type)
-        with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
+        device = features.device.type
+        with computing_in(fastest_dtype(device), device):
             coarse = self.coarse(torch.cat([features, action], dim=1)).relu()
             return F.pixel_shuffle(self.fine(coarse.unflatten(1, self.shape)), 4).float()
-
-
-def consistency_loss(q: torch.Tensor, q_masked: torch.Tensor) -> torch.Tensor:
-    """(Q(o, a) - Q(o * M, a))^2 for values (2, B): mean over the batch, sum over the critics; both sides learn."""
-    return (q - q_masked).pow(2).mean(dim=1).sum()
 
 
 def attribution_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -70,7 +65,9 @@ def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
     q = agent.critic(features, batch.action)
     mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
     q_masked = agent.critic(agent.encoder(masked(batch.obs, mask)), batch.action)
-    loss = critic_loss(q, target) + agent.config.consistency * consistency_loss(q, q_masked)
+    loss = critic_loss(q, target) + agent.config.consistency * critic_loss(
+        q, q_masked
+    )  # which moves both
     return Learned(loss, q, target, features), mask
 
 
@@ -90,8 +87,7 @@ class SGQN(SAC):
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of everything in SAC, and one of the attribution loss. Returns metrics, detached."""
-        batch = batch.to(self.device)
-        batch = batch._replace(obs=random_shift(batch.obs), next_obs=random_shift(batch.next_obs))
+        batch = shifted(batch.to(self.device))
         learned, mask = sgqn_objective(self, batch)
         metrics = self.learn(learned)
         return {**metrics, "attribution_loss": self.update_decoder(batch, mask)}
