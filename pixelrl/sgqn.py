@@ -65,9 +65,7 @@ def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
     q = agent.critic(features, batch.action)
     mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
     q_masked = agent.critic(agent.encoder(masked(batch.obs, mask)), batch.action)
-    loss = critic_loss(q, target) + agent.config.consistency * critic_loss(
-        q, q_masked
-    )  # which moves both
+    loss = critic_loss(q, target) + agent.config.consistency * critic_loss(q, q_masked)  # which moves both
     return Learned(loss, q, target, features), mask
 
 
