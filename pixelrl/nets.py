@@ -111,9 +111,13 @@ class Encoder(nn.Module):
 
     def maps(self, obs: torch.Tensor) -> torch.Tensor:
         """The output of the last convolution, (B, width, h, w), in the type in which it was computed."""
-        dtype = self.dtype or fastest_dtype(obs.device.type)
-        with computing_in(dtype, obs.device.type):
-            return self.convs(channels_last(obs).to(dtype))
+        numbers = self.numbers(obs)
+        with computing_in(numbers.dtype, obs.device.type):
+            return self.convs(numbers)
+
+    def numbers(self, obs: torch.Tensor) -> torch.Tensor:
+        """The same observations, channels-last and in the type in which the convolutions compute."""
+        return channels_last(obs).to(self.dtype or fastest_dtype(obs.device.type))
 
 
 class MotionConv(nn.Conv2d):
@@ -155,9 +159,10 @@ def channels_last(obs: torch.Tensor) -> torch.Tensor:
 
 def channels_first(x: torch.Tensor) -> torch.Tensor:
     """The same pictures (B, C, H, W), without gradient, with the pixels of a channel side by side in memory."""
-    if x.device.type == "cpu" and x.dtype != torch.bfloat16:
-        return torch.from_numpy(np.ascontiguousarray(x.detach().numpy()))  # twice as fast as torch's own copy
-    return x.detach().contiguous()
+    if x.device.type != "cpu":
+        return x.detach().contiguous()
+    bits = x.detach().view(torch.int16) if x.dtype == torch.bfloat16 else x.detach()  # numpy has no bfloat16
+    return torch.from_numpy(np.ascontiguousarray(bits.numpy())).view(x.dtype)  # twice as fast as torch's own copy
 
 
 @cache

@@ -182,11 +182,11 @@ def answers(answer: Answer, obs: torch.Tensor) -> torch.Tensor:
 
 
 def by_frame(attribution: torch.Tensor) -> torch.Tensor:
-    """One number a pixel and frame, the largest size over its colours: (B, C, H, W) -> (B, C / 3, H, W)."""
+    """One number a pixel and frame, the largest size over its colours: (B, C, H, W) -> (B, C / 3, H, W) float32."""
     b, c, h, w = attribution.shape
     if c % 3:
         raise ValueError(f"expected a stack of RGB frames; {c} channels are no multiple of 3.")
-    return channels_first(attribution).abs().reshape(b, c // 3, 3, h, w).amax(dim=2)
+    return channels_first(attribution.abs()).reshape(b, c // 3, 3, h, w).amax(dim=2).float()
 
 
 def top_pixels(maps: torch.Tensor, rho: float) -> torch.Tensor:

@@ -60,7 +60,7 @@ def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
     One pass through the encoder gives the values, their attribution, and one side of the consistency loss.
     """
     target = agent.target(batch, batch.next_obs)
-    obs = batch.obs.float().requires_grad_()
+    obs = agent.encoder.numbers(batch.obs).requires_grad_()
     features = agent.encoder(obs)
     q = agent.critic(features, batch.action)
     mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
