@@ -173,7 +173,7 @@ class SGQNConfig(SACConfig):
     rho: float = 0.95
     """Quantile of the attribution above which a pixel counts as important."""
     consistency: float = 0.5
-    """Weight of the consistency loss, which asks for the same values when all other pixels are black."""
+    """Weight of the consistency loss, which asks for the same values when all other pixels are painted over."""
     decoder_lr: float = 3e-4
     """Learning rate of Adam for the attribution loss: the decoder, and the encoder before it."""
     decoder_share: float = 0.5

@@ -1,8 +1,8 @@
 """Saliency-guided Q-networks (Bertoin et al. 2022): an agent that learns to look where its values say it should.
 
 Guided backprop of Q says which pixels a value depends on; the strongest make a mask M. Two losses use it. The
-*consistency loss* asks for the same value when everything else is black. The *attribution loss* asks that the mask
-can be told from the features, also when the picture is overlaid with another one.
+*consistency loss* asks for the same value when everything else is painted over. The *attribution loss* asks that the
+mask can be told from the features, also when the picture is overlaid with another one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import SGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC, Learned, critic_loss, shifted, step
-from pixelrl.saliency import by_frame, guided_gradient, masked, top_pixels
+from pixelrl.saliency import by_frame, guided_gradient, top_pixels
 
 
 class MaskDecoder(nn.Module):
-    """Where would the mask be? Features (B, n) and actions (B, A) -> logits (B, frames, H, W).
+    """Where would the mask be? Features (B, n) and actions (B, A) -> logits (B, 1, H, W).
 
     A coarse picture of a quarter of the size, a convolution, and each of its pixels spread over 4 × 4 (Shi et al.
     2016), which is a small part of the work of decoding at full size.
@@ -30,17 +30,17 @@ class MaskDecoder(nn.Module):
     Args:
         n_features: n.
         n_actions: A.
-        obs_shape: (C, H, W), three channels a frame; H and W multiples of 4.
+        size: (H, W), multiples of 4.
     """
 
-    def __init__(self, n_features: int, n_actions: int, obs_shape: tuple[int, ...]) -> None:
+    def __init__(self, n_features: int, n_actions: int, size: tuple[int, int]) -> None:
         super().__init__()
-        channels, height, width = obs_shape
+        height, width = size
         if height % 4 or width % 4:
             raise ValueError(f"pictures of {height} × {width} cannot be decoded; both sides must be multiples of 4.")
         self.coarse = nn.Linear(n_features + n_actions, 32 * (height // 4) * (width // 4))
         self.shape = (32, height // 4, width // 4)
-        self.fine = nn.Conv2d(32, channels // 3 * 16, kernel_size=3, padding=1)
+        self.fine = nn.Conv2d(32, 16, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         device = features.device.type
@@ -50,12 +50,26 @@ class MaskDecoder(nn.Module):
 
 
 def attribution_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of a predicted mask, logits (B, frames, H, W), against the true one, bool: the mean."""
+    """Binary cross-entropy of a predicted mask, logits (B, 1, H, W), against the true one, bool: the mean."""
     return F.binary_cross_entropy_with_logits(logits, mask.to(logits.dtype))
 
 
+def stack_mask(attribution: torch.Tensor, rho: float) -> torch.Tensor:
+    """The strongest pixels of a stack of frames, (B, C, H, W) -> (B, 1, H, W) bool: one mask for all its frames.
+
+    Masks that differ between frames would look like motion where there is none.
+    """
+    return top_pixels(by_frame(attribution).amax(dim=1, keepdim=True), rho)
+
+
+def painted_over(obs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The observations (B, C, H, W) uint8, with what is outside of the mask (B, 1, H, W) in one random colour each."""
+    colour = torch.randint(256, (len(obs), 3, 1, 1), dtype=torch.uint8, device=obs.device)
+    return torch.where(mask, obs, colour.repeat(1, obs.shape[1] // 3, 1, 1))
+
+
 def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
-    """The critic's loss with consistency (eq. 3), and the mask (B, frames, H, W) that it was computed with.
+    """The critic's loss with consistency (eq. 3), and the mask (B, 1, H, W) that it was computed with.
 
     One pass through the encoder gives the values, their attribution, and one side of the consistency loss.
     """
@@ -63,9 +77,9 @@ def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
     obs = agent.encoder.numbers(batch.obs).requires_grad_()
     features = agent.encoder(obs)
     q = agent.critic(features, batch.action)
-    mask = top_pixels(by_frame(guided_gradient(q.mean(dim=0), obs, keep_graph=True)), agent.config.rho)
-    q_masked = agent.critic(agent.encoder(masked(batch.obs, mask)), batch.action)
-    loss = critic_loss(q, target) + agent.config.consistency * critic_loss(q, q_masked)  # which moves both
+    mask = stack_mask(guided_gradient(q.mean(dim=0), obs, keep_graph=True), agent.config.rho)
+    q_masked = agent.critic(agent.encoder(painted_over(batch.obs, mask)), batch.action)
+    loss = critic_loss(q, target) + agent.config.consistency * critic_loss(q_masked, q.detach())
     return Learned(loss, q, target, features), mask
 
 
@@ -79,7 +93,7 @@ class SGQN(SAC):
         self, config: SGQNConfig, obs_space: gym.spaces.Box, action_space: gym.spaces.Space, device: str = "cpu"
     ) -> None:
         super().__init__(config, obs_space, action_space, device)
-        self.decoder = MaskDecoder(config.projection, self.n_actions, obs_space.shape).to(self.device)
+        self.decoder = MaskDecoder(config.projection, self.n_actions, obs_space.shape[1:]).to(self.device)
         learned = [*self.encoder.parameters(), *self.critic.project.parameters(), *self.decoder.parameters()]
         self.decoder_optimizer = Adam(learned, lr=config.decoder_lr, fused=True, capturable=self.device.type == "cuda")
 

@@ -50,16 +50,15 @@ class MeanCritic(nn.Module):
 
 
 def literal_mask(agent: SGQN, obs: torch.Tensor, action: torch.Tensor, rho: float) -> torch.Tensor:
-    """Pixel by pixel: captum's guided backprop of the critics' mean, the largest colour, and the strongest pixels."""
+    """Pixel by pixel: captum's guided backprop of the critics' mean, the largest of the stack, and the strongest."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         attribution = GuidedBackprop(MeanCritic(agent, action)).attribute(obs.float().requires_grad_()).detach().abs()
-    mask = torch.zeros(len(obs), 3, 32, 28, dtype=torch.bool)
+    mask = torch.zeros(len(obs), 1, 32, 28, dtype=torch.bool)
     for b in range(len(obs)):
-        for f in range(3):
-            strength = attribution[b, 3 * f : 3 * f + 3].max(dim=0).values.flatten()
-            for place in strength.argsort(descending=True)[: round((1 - rho) * 32 * 28)]:
-                mask[b, f, place // 28, place % 28] = True
+        strength = attribution[b].max(dim=0).values.flatten()
+        for place in strength.argsort(descending=True)[: round((1 - rho) * 32 * 28)]:
+            mask[b, 0, place // 28, place % 28] = True
     return mask
 
 
@@ -73,15 +72,16 @@ def test_the_critics_loss_equals_the_literal_equations() -> None:
 
     torch.manual_seed(1)
     target = other.target(batch, batch.next_obs)
+    colours = torch.randint(256, (len(mask), 3, 1, 1), dtype=torch.uint8)
     expected = torch.tensor(0.0)
     for b in range(len(mask)):
         seen = batch.obs[b : b + 1].float()
         kept = seen.clone()
         for f in range(3):
-            kept[0, 3 * f : 3 * f + 3][:, ~expected_mask[b, f]] = 0
+            kept[0, 3 * f : 3 * f + 3][:, ~expected_mask[b, 0]] = colours[b, :, 0].float()
         q, q_kept = (other.critic(other.encoder(x), batch.action[b : b + 1])[:, 0] for x in (seen, kept))
         for i in range(2):
-            expected = expected + ((q[i] - target[b]) ** 2 + 0.7 * (q[i] - q_kept[i]) ** 2) / len(mask)
+            expected = expected + ((q[i] - target[b]) ** 2 + 0.7 * (q[i].item() - q_kept[i]) ** 2) / len(mask)
     torch.testing.assert_close(learned.loss, expected, rtol=1e-5, atol=1e-5)
 
     parts = [*agent.encoder.parameters(), *agent.critic.parameters()]
@@ -122,7 +122,7 @@ def moved(agent: SGQN, before: SGQN) -> set[str]:
 def test_the_decoders_step_moves_encoder_projection_and_decoder_alone() -> None:
     agent, batch = small_agent(), small_batch()
     before = copy.deepcopy(agent)
-    agent.update_decoder(batch, torch.rand(6, 3, 32, 28) > 0.9)
+    agent.update_decoder(batch, torch.rand(6, 1, 32, 28) > 0.9)
     assert moved(agent, before) == {"encoder", "critic", "decoder"}
     for a, b in zip(agent.critic.pair.parameters(), before.critic.pair.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -142,7 +142,7 @@ def test_the_decoder_sees_the_overlaid_half_of_the_batch(monkeypatch: pytest.Mon
     agent, batch = small_agent(decoder_share=0.5), small_batch()
     seen = []
     monkeypatch.setattr(sgqn, "random_overlay", lambda obs, pictures: seen.append(obs) or obs)
-    agent.update_decoder(batch, torch.zeros(6, 3, 32, 28, dtype=torch.bool))
+    agent.update_decoder(batch, torch.zeros(6, 1, 32, 28, dtype=torch.bool))
     assert torch.equal(seen[0], batch.obs[:3])
 
 
@@ -150,7 +150,7 @@ def test_the_decoder_learns_where_a_bright_square_is() -> None:
     """Of pictures with one square each, after some updates the predicted mask is the square."""
     agent = small_agent(projection=32, strides=(2, 2))
     corner = torch.randint(0, 20, (64, 2))
-    obs, mask = torch.zeros(64, 9, 32, 28, dtype=torch.uint8), torch.zeros(64, 3, 32, 28, dtype=torch.bool)
+    obs, mask = torch.zeros(64, 9, 32, 28, dtype=torch.uint8), torch.zeros(64, 1, 32, 28, dtype=torch.bool)
     for i, (y, x) in enumerate(corner.tolist()):
         obs[i, :, y : y + 8, x : x + 8], mask[i, :, y : y + 8, x : x + 8] = 255, True
     batch = small_batch(64)._replace(obs=obs)
@@ -165,11 +165,34 @@ def test_the_decoder_learns_where_a_bright_square_is() -> None:
     assert ((told & mask).sum() / (told | mask).sum()).item() > 0.7
 
 
-def test_the_decoder_has_a_number_for_every_pixel_and_frame() -> None:
-    decoder = MaskDecoder(5, 2, (9, 48, 60))
-    assert decoder(torch.zeros(3, 5), torch.zeros(3, 2)).shape == (3, 3, 48, 60)
+def test_the_decoder_has_a_number_for_every_pixel() -> None:
+    decoder = MaskDecoder(5, 2, (48, 60))
+    assert decoder(torch.zeros(3, 5), torch.zeros(3, 2)).shape == (3, 1, 48, 60)
     with pytest.raises(ValueError, match="multiples of 4"):
-        MaskDecoder(5, 2, (9, 50, 48))
+        MaskDecoder(5, 2, (50, 48))
+
+
+def test_what_is_painted_over_has_one_colour_in_all_frames_and_the_rest_is_as_it_was() -> None:
+    obs = small_batch().obs
+    mask = torch.rand(6, 1, 32, 28) > 0.9
+    painted = sgqn.painted_over(obs, mask)
+    assert painted.dtype == torch.uint8
+    for seen, kept, where in zip(obs, painted, mask[:, 0], strict=True):
+        assert torch.equal(kept[:, where], seen[:, where])
+        colour = kept[:, ~where][:, :1]
+        assert (kept[:, ~where] == colour).all()
+        assert torch.equal(colour[:3], colour[3:6])
+        assert torch.equal(colour[:3], colour[6:])
+    assert len(painted[:, 0, 0, 0].unique()) > 1
+
+
+def test_the_consistency_loss_teaches_the_painted_view_and_not_the_whole_one() -> None:
+    """With a mask that keeps nothing of use, the value of the whole observation is learned as if it were not there."""
+    agent, batch = small_agent(consistency=0.7), small_batch()
+    torch.manual_seed(1)
+    learned, _ = sgqn.sgqn_objective(agent, batch)
+    (slope,) = torch.autograd.grad(learned.loss, learned.q)
+    torch.testing.assert_close(slope, 2 * (learned.q - learned.target).detach() / len(batch.obs))
 
 
 def test_a_resumed_agent_goes_on_as_if_it_had_not_stopped() -> None:
