@@ -376,18 +376,21 @@ def strongest(answer: Callable[..., np.ndarray]) -> None:
 
 
 @exercise("6.1")
-def mask_observation(answer: Callable[..., np.ndarray]) -> None:
-    """Each frame's three colours, black outside of the frame's mask."""
-    obs = np.arange(1, 25, dtype=np.uint8).reshape(6, 2, 2)
-    mask = np.array([[[True, False], [False, False]], [[False, True], [True, False]]])
-    by_colour = obs * np.tile(mask, (3, 1, 1))
+def paint_over(answer: Callable[..., np.ndarray]) -> None:
+    """All frames as they are inside of the mask, and of one colour outside."""
+    obs, colour = np.arange(1, 25, dtype=np.uint8).reshape(6, 2, 2), np.array([100, 150, 200], np.uint8)
+    mask = np.array([[True, False], [False, True]])
+    right = np.where(mask, obs, np.tile(colour, 2)[:, None, None])
     expect(
-        answer(obs.copy(), mask.copy()),
-        obs * np.repeat(mask, 3, axis=0),
+        answer(obs.copy(), mask.copy(), colour.copy()),
+        right,
         "for two frames of 2 × 2",
         {
-            "channels 0 to 2 are the first frame, 3 to 5 the second; your masks alternate.": by_colour,
-            "you blackened what is inside of the mask.": obs * ~np.repeat(mask, 3, axis=0),
+            "channels 0 to 2 are the first frame, 3 to 5 the second, and each has red, green and blue.": np.where(
+                mask, obs, np.repeat(colour, 2)[:, None, None]
+            ),
+            "you painted over what is inside of the mask.": np.where(mask, np.tile(colour, 2)[:, None, None], obs),
+            "what is outside of the mask is not black, it has the colour.": obs * mask,
         },
     )
 

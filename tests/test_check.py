@@ -94,9 +94,8 @@ def keep(attribution: np.ndarray, rho: float) -> np.ndarray:
     return saliency.top_pixels(torch.from_numpy(attribution)[None, None], rho)[0, 0].numpy()
 
 
-def behind(obs: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The package's, on a batch of one."""
-    return saliency.masked(torch.from_numpy(obs)[None], torch.from_numpy(mask)[None])[0].numpy()
+def paint(obs: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    return np.where(mask, obs, np.tile(colour, len(obs) // 3)[:, None, None])
 
 
 def consistent(q: np.ndarray, masked: np.ndarray, y: np.ndarray, weight: float) -> float:
@@ -124,7 +123,7 @@ RIGHT = {
     "5.1": (check.guided_relu, lambda x, above: np.maximum(above, 0) * (x > 0)),
     "5.2": (check.grad_cam_by_hand, lambda a, g: np.maximum(np.einsum("kij, k -> ij", a, g.mean((1, 2))), 0)),
     "5.3": (check.strongest, keep),
-    "6.1": (check.mask_observation, behind),
+    "6.1": (check.paint_over, paint),
     "6.2": (check.sgqn_loss, consistent),
     "6.3": (check.attribution_loss_by_hand, entropy),
 }
@@ -219,8 +218,9 @@ MISTAKES = [
     (check.strongest, lambda a, rho: keep(-a, rho), "a stronger pixel was left out"),
     (check.strongest, lambda a, rho: keep(a, 1 - rho), "pixels are asked"),
     (check.strongest, lambda a, rho: keep(a, rho).astype(float), "shape (5, 8) and type bool"),
-    (check.mask_observation, lambda obs, mask: obs * np.tile(mask, (3, 1, 1)), "channels 0 to 2"),
-    (check.mask_observation, lambda obs, mask: behind(obs, ~mask), "inside of the mask"),
+    (check.paint_over, lambda obs, mask, c: np.where(mask, obs, np.repeat(c, 2)[:, None, None]), "channels 0 to 2"),
+    (check.paint_over, lambda obs, mask, c: paint(obs, ~mask, c), "inside of the mask"),
+    (check.paint_over, lambda obs, mask, c: obs * mask, "not black"),
     (check.sgqn_loss, lambda q, m, y, w: consistent(q, m, y, 1.0), "not weighted"),
     (check.sgqn_loss, lambda q, m, y, w: np.mean((q - y) ** 2 + w * (m - y) ** 2), "not with the target"),
     (check.sgqn_loss, lambda q, m, y, w: consistent(q, m, q, w), "only the consistency loss"),
