@@ -15,6 +15,11 @@ from pixelrl.replay import Batch
 WARM_UP = 3  # updates before the recording, in which libraries choose their algorithms and optimisers make their states
 
 
+def fused(device: torch.device) -> dict[str, bool]:
+    """For an optimiser: all parameters in one step, which on a GPU can be recorded."""
+    return {"fused": True, "capturable": device.type == "cuda"}
+
+
 class RecordedUpdate:
     """An agent's `update`, which is recorded at its fourth call.
 

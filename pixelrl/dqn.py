@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pixelrl.cuda import fused
 from pixelrl.nets import DuelingHead, move_towards, q_network
 from pixelrl.presets import DQNConfig
 from pixelrl.replay import Batch, check_batch
@@ -91,9 +92,7 @@ class DQN:
             obs_space.shape, int(action_space.n), config.hidden, config.channels, HEADS[config.head]
         ).to(self.device)
         self.target_net = copy.deepcopy(self.q_net).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(
-            self.q_net.parameters(), lr=config.lr, fused=True, capturable=self.device.type == "cuda"
-        )
+        self.optimizer = torch.optim.AdamW(self.q_net.parameters(), lr=config.lr, **fused(self.device))
         self.target = TARGETS[config.target]
         self.rng = np.random.default_rng([config.seed, 1])
         self.steps = 0

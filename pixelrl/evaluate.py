@@ -50,21 +50,21 @@ def evaluate(
         seed: of the first one.
         options: what episode i is reset with beside its seed.
     """
-    envs = [make_env() for _ in range(episodes)]
-    obs = [env.reset(seed=seed + i, options=options(i))[0] for i, env in enumerate(envs)]
+    rooms = [make_env() for _ in range(episodes)]
+    obs = [room.reset(seed=seed + i, options=options(i))[0] for i, room in enumerate(rooms)]
     returns = np.zeros(episodes)
     running = list(range(episodes))
     while running:
         actions = agent.act(np.stack([obs[i] for i in running]), explore=False)
         still = []
         for i, action in zip(running, actions, strict=True):
-            obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+            obs[i], reward, terminated, truncated, _ = rooms[i].step(action)
             returns[i] += reward
             if not (terminated or truncated):
                 still.append(i)
         running = still
-    for env in envs:
-        env.close()
+    for room in rooms:
+        room.close()
     return returns
 
 

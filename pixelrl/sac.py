@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim import Adam
 
 from pixelrl.augment import overlay_pictures, random_overlay, random_shift
+from pixelrl.cuda import fused
 from pixelrl.nets import Encoder, GaussianActor, TwinCritic, move_towards, projection
 from pixelrl.presets import SACConfig
 from pixelrl.replay import Batch, check_batch
@@ -160,7 +161,7 @@ class SAC:
         self.log_alpha = torch.tensor(math.log(config.alpha), device=self.device, requires_grad=True)
         self.target_entropy = -float(self.n_actions)
         learned_by_critic = [*self.encoder.parameters(), *self.critic.parameters()]
-        fast = {"fused": True, "capturable": self.device.type == "cuda"}  # the latter for `pixelrl.cuda`
+        fast = fused(self.device)
         self.critic_optimizer = Adam(learned_by_critic, lr=config.lr, **fast)
         self.actor_optimizer = Adam(self.actor.parameters(), lr=config.lr, **fast)
         self.alpha_optimizer = Adam([self.log_alpha], lr=config.alpha_lr, betas=(0.5, 0.999), **fast)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from pixelrl.augment import random_overlay
+from pixelrl.cuda import fused
 from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import SGQNConfig
 from pixelrl.replay import Batch
@@ -95,7 +96,7 @@ class SGQN(SAC):
         super().__init__(config, obs_space, action_space, device)
         self.decoder = MaskDecoder(config.projection, self.n_actions, obs_space.shape[1:]).to(self.device)
         learned = [*self.encoder.parameters(), *self.critic.project.parameters(), *self.decoder.parameters()]
-        self.decoder_optimizer = Adam(learned, lr=config.decoder_lr, fused=True, capturable=self.device.type == "cuda")
+        self.decoder_optimizer = Adam(learned, lr=config.decoder_lr, **fused(self.device))
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of everything in SAC, and one of the attribution loss. Returns metrics, detached."""
