@@ -2,7 +2,7 @@
 
 Each module is one idea and imports only from those before it:
 presets, envs, replay, prioritised, cuda, nets, dqn, augment, sac, saliency, scores, sgqn, agents, evaluate,
-checkpoint, runs, train, stats, viz, check, prepare.
+checkpoint, runs, cdna, footage, forecast, predictor, train, stats, viz, check, prepare.
 """
 
 __version__ = "0.1.0"

@@ -57,10 +57,7 @@ def run_train(options: argparse.Namespace, rest: list[str]) -> None:
     )
     folder = options.folder or runs.folder_for(config)
     run = train(config, folder, options.tensorboard)
-    returns = run.meta["final_returns"]
-    print(
-        f"{folder}: mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes, {run.meta['seconds']} s"
-    )
+    print(f"{folder}: {run.summary()}, {run.meta['seconds']} s")
 
 
 def add_store(commands: argparse._SubParsersAction) -> None:

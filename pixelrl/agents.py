@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from pixelrl.cuda import chosen_device
 from pixelrl.dqn import DQN
 from pixelrl.presets import DQNConfig, SACConfig, SGQNConfig, TrainConfig
 from pixelrl.sac import SAC
@@ -21,7 +22,4 @@ def build_agent(config: TrainConfig, env: gym.Env) -> Any:
         known = ", ".join(sorted(kind.__name__ for kind in AGENTS))
         raise TypeError(f"no agent belongs to a {type(config).__name__}; there is one for each of {known}.")
     torch.manual_seed(config.seed)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AGENTS[type(config)](config, env.observation_space, env.action_space, device)
+    return AGENTS[type(config)](config, env.observation_space, env.action_space, chosen_device(config.device))

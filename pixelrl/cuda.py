@@ -15,6 +15,11 @@ from pixelrl.replay import Batch
 WARM_UP = 3  # updates before the recording, in which libraries choose their algorithms and optimisers make their states
 
 
+def chosen_device(name: str) -> str:
+    """`cpu` or `cuda`; of `auto`, `cuda` where there is one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def fused(device: torch.device) -> dict[str, bool]:
     """For an optimiser: all parameters in one step, which on a GPU can be recorded."""
     return {"fused": True, "capturable": device.type == "cuda"}

@@ -19,8 +19,8 @@ PRESETS = ("quick", "default", "cpu", "full")
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What the training loop needs to know, whatever the agent."""
+class RunConfig:
+    """What every training has, whatever is trained."""
 
     method: str
     """Name of the training among those of this module."""
@@ -33,13 +33,31 @@ class TrainConfig:
     seed: int = 0
     """The one seed from which every random source is derived."""
     steps: int = 50_000
-    """Length of the training in agent steps (decisions)."""
+    """Length of the training: agent steps (decisions) of an agent, updates of a predictor."""
+    batch_size: int = 256
+    """Samples in an update: transitions, or sequences."""
+    eval_every: int = 1_000
+    """Steps between two evaluations (rows of the curve)."""
+    checkpoint_seconds: float = 300.0
+    """A checkpoint is written at the first occasion after so many seconds: for an agent, between two episodes."""
+    threads: int = 1
+    """Threads of torch. Small networks run faster on one than on two."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "threads"):
+            check_count(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """What the training loop of agents needs to know, whatever the agent."""
+
     learning_starts: int = 1_000
     """Agent steps before the first update."""
     update_every: int = 2
     """Agent steps between two updates."""
-    batch_size: int = 256
-    """Transitions in an update."""
     replay_size: int = 100_000
     """Frames that the replay buffer holds."""
     replay: Literal["uniform", "prioritised"] = "uniform"
@@ -48,29 +66,26 @@ class TrainConfig:
     """Rewards that are summed before the value function is asked."""
     gamma: float = 0.99
     """Discount of an agent step."""
-    eval_every: int = 1_000
-    """Agent steps between two evaluations (rows of the curve)."""
     eval_episodes: int = 20
     """Greedy episodes of an evaluation."""
     final_episodes: int = 100
     """Greedy episodes, from other seeds, by which the trained agent is judged."""
     solved_at: float | None = None
     """Mean return over `final_episodes` at which the training stops early, if it should."""
-    checkpoint_seconds: float = 300.0
-    """A checkpoint is written at the first end of an episode after so many seconds."""
-    threads: int = 1
-    """Threads of torch. Small networks run faster on one than on two."""
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
 
     def __post_init__(self) -> None:
-        counts = ("steps", "update_every", "batch_size", "replay_size", "n_step", "eval_every", "eval_episodes")
-        for name in (*counts, "final_episodes", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
+        for name in ("update_every", "replay_size", "n_step", "eval_episodes", "final_episodes"):
+            check_count(name, getattr(self, name))
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError(f"gamma is {self.gamma}; a discount lies between 0 and 1.")
         check_choice("replay", self.replay, ("uniform", "prioritised"))
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a number of things below 1."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -194,19 +209,68 @@ class SGQNConfig(SACConfig):
             raise ValueError(f"decoder_lr is {self.decoder_lr}; it must be positive.")
 
 
-def as_json(config: TrainConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CDNAConfig(RunConfig):
+    """CDNA (Finn, Goodfellow & Levine 2016): a predictor of the next frame, and the films it learns from."""
+
+    films: int = 240
+    """Episodes to learn from; see `pixelrl.footage`."""
+    held_out: int = 24
+    """Episodes to be judged by, which are not learned from."""
+    film_steps: int = 60
+    """Agent steps of an episode."""
+    length: int = 9
+    """Frames of a training sequence."""
+    context: int = 3
+    """Frames that are always true; the first prediction that counts is of the one after."""
+    horizon: int = 6
+    """Frames that are predicted when it is judged."""
+    width: int = 8
+    """Filters of the first layers; the paper has 32."""
+    n_kernels: int = 10
+    """Kernels that move the picture, each in its way."""
+    kernel_size: int = 9
+    """Their side, odd."""
+    dilation: int = 1
+    """Pixels between two taps of a kernel."""
+    lstm_kernel: int = 3
+    """Side of the gates' filters, odd; the paper has 5."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+    pace: float = 200.0
+    """k of scheduled sampling: half of the frames fed are predicted ones after k log k updates."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = ("films", "held_out", "film_steps", "context", "horizon", "width", "n_kernels", "dilation")
+        for name in counts:
+            check_count(name, getattr(self, name))
+        for name in ("kernel_size", "lstm_kernel"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; a kernel has a middle, so its side is odd.")
+        longest = max(self.length, self.context + self.horizon)
+        if longest > self.film_steps + 1:
+            raise ValueError(f"film_steps is {self.film_steps}; sequences of {longest} frames do not fit in.")
+        if self.length <= self.context:
+            raise ValueError(f"length is {self.length}; a sequence is longer than its context of {self.context}.")
+        for name in ("lr", "pace"):
+            if getattr(self, name) <= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
     """The fields of a config, and its kind, in the types that JSON has."""
     return json.loads(json.dumps({"kind": type(config).__name__, **asdict(config)}))
 
 
-def save(path: Path, config: TrainConfig) -> None:
+def save(path: Path, config: RunConfig) -> None:
     """Write a config as JSON, whole or not at all."""
     partial = path.with_name(f".{path.name}")
     partial.write_text(json.dumps(as_json(config), indent=1) + "\n")
     partial.replace(path)
 
 
-def load(path: Path) -> TrainConfig:
+def load(path: Path) -> RunConfig:
     """Read a config that `save` wrote."""
     content = json.loads(path.read_text())
     kind = KINDS[content.pop("kind")]
@@ -222,14 +286,14 @@ def with_tuples(value: Any) -> Any:
     return value
 
 
-def differences(a: TrainConfig, b: TrainConfig) -> str:
+def differences(a: RunConfig, b: RunConfig) -> str:
     """The fields in which two configs differ, as `name: a -> b`; empty where they are equal."""
     old, new = as_json(a), as_json(b)
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
-KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig, SGQNConfig)}
+KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig, SGQNConfig, CDNAConfig)}
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(
     CARTPOLE,
@@ -257,7 +321,10 @@ CONTROL_PIXELS = SACConfig(
     batch_size=128,
     alpha_lr=1e-3,
 )
-METHODS: dict[str, DQNConfig | SACConfig] = {
+FILMS = CDNAConfig(
+    method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=16
+)
+METHODS: dict[str, DQNConfig | SACConfig | CDNAConfig] = {
     "dqn-cartpole": CARTPOLE,
     "dqn-cartpole-no-target": replace(CARTPOLE, target_tau=1.0),
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
@@ -273,6 +340,7 @@ METHODS: dict[str, DQNConfig | SACConfig] = {
     "drq": replace(CONTROL_PIXELS, objective="drq"),
     "svea": replace(CONTROL_PIXELS, objective="svea"),
     "sgqn": SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"}),
+    "cdna": FILMS,
 }
 QUICK = {
     "steps": 300,
@@ -287,6 +355,24 @@ CARTPOLE_SIZES: dict[str, dict[str, Any]] = {
     "default": {"steps": 50_000, "solved_at": 475.0},
     "cpu": {"steps": 30_000},
     "full": {"steps": 200_000},
+}
+FILM_SIZES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "films": 8,
+        "held_out": 4,
+        "film_steps": 8,
+        "steps": 4,
+        "eval_every": 2,
+        "batch_size": 2,
+        "length": 5,
+        "horizon": 2,
+        "width": 4,
+        "kernel_size": 5,
+        "env_kwargs": {"size": (32, 32)},
+    },
+    "default": {"films": 24, "held_out": 8, "steps": 100, "eval_every": 50, "env_kwargs": {"size": (48, 48)}},
+    "cpu": {"steps": 3_000, "eval_every": 250},
+    "full": {"films": 1_000, "steps": 50_000, "eval_every": 2_500, "batch_size": 32, "width": 32, "lstm_kernel": 5},
 }
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole": CARTPOLE_SIZES,
@@ -329,7 +415,12 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | SACConfig:
+def scene(env: str) -> str:
+    """The name of an environment without namespace and version."""
+    return env.removeprefix("pixelrl/").partition("-")[0]
+
+
+def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | SACConfig | CDNAConfig:
     """The config of a training.
 
     Args:
@@ -349,6 +440,6 @@ def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | S
     unknown = set(changes) - {entry.name for entry in fields(config)}
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
-    size = SIZES[config.env.removeprefix("pixelrl/").partition("-")[0]][preset]
+    size = (FILM_SIZES if isinstance(config, CDNAConfig) else SIZES[scene(config.env)])[preset]
     env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {})}
     return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})

@@ -209,6 +209,37 @@ class Replay:
             slots=slots,
         )
 
+    def sample_sequences(self, batch_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw pieces of episodes, with replacement.
+
+        Args:
+            batch_size: B.
+            length: frames in each, T.
+
+        Returns:
+            Frames (B, T, C / stack, H, W), and the actions (B, T - 1, ...) between them.
+
+        Raises:
+            RuntimeError: no stored episode is as long as that.
+        """
+        starts = self.sequence_starts(length)
+        if not len(starts):
+            raise RuntimeError(f"the buffer holds no episode of {length} frames.")
+        slots = starts[self.sampler.rng.integers(len(starts), size=batch_size)]
+        steps = (slots[:, None] + np.arange(length)) % self.capacity
+        places = torch.from_numpy(steps).flatten().to(self.frame.device)
+        frames = self.frame.index_select(0, places).unflatten(0, steps.shape)
+        return frames, torch.from_numpy(self.action[steps[:, :-1]])
+
+    def sequence_starts(self, length: int) -> np.ndarray:
+        """Slots (n,) at which `length` frames of one episode begin, the oldest ones first."""
+        order = (np.arange(len(self)) + max(0, self.written - self.capacity)) % self.capacity
+        age = self.age[order]
+        if length > len(age):
+            return order[:0]
+        whole = age[length - 1 :] - age[: len(age) - length + 1] == length - 1
+        return order[: len(whole)][whole]
+
     def _observations(self, slots: np.ndarray) -> torch.Tensor:
         back = np.minimum(
             np.arange(self.stack - 1, -1, -1), self.age[slots][:, None]

@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,14 +40,24 @@ PACKAGE = Path(__file__).parent
 class Run:
     """A finished training."""
 
-    config: presets.TrainConfig
+    config: presets.RunConfig
     curve: pd.DataFrame
     """One row an evaluation: step, seconds, return, ..."""
     meta: dict[str, Any]
-    """`final_returns`, seconds, versions, hardware, commit."""
+    """Seconds, versions, hardware, commit; `final_returns` of an agent, `forecast` of a predictor."""
     policy: dict[str, torch.Tensor]
+    """The parameters that acting, or predicting, needs."""
     modes: pd.DataFrame | None = None
     """Returns in the generalisation modes, from `evaluate.evaluate_modes`."""
+
+    def summary(self) -> str:
+        """What came out, in a line."""
+        if "final_returns" not in self.meta:
+            last = self.curve.iloc[-1]
+            scores = [f"{name} {last[name]:.2f}" for name in self.curve.columns if name not in ("step", "seconds")]
+            return ", ".join(scores)
+        returns = self.meta["final_returns"]
+        return f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes"
 
     def agent(self) -> Any:
         """The trained agent, ready to act."""
@@ -116,7 +127,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / checkpoint.SUMS).is_file()
 
 
-def folder_for(config: presets.TrainConfig) -> Path:
+def folder_for(config: presets.RunConfig) -> Path:
     """Where a training keeps its checkpoints and its result: METHOD/PRESET/seed-SEED, below
 
     `PIXELRL_TRAININGS` if it is set, else `seeing-ahead` on Google Drive where Colab has mounted it, so that
@@ -189,6 +200,21 @@ def command(run: Run) -> str:
             parts = parts[0] if isinstance(parts[0], tuple) else parts
             words += [f"--{name.replace('_', '-')}", *map(str, parts)]
     return " ".join(words)
+
+
+class Stopwatch:
+    """Wall time of a training, that before an interruption included.
+
+    Args:
+        before: seconds already spent.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.before, self.started = before, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
 
 
 def surroundings() -> dict[str, Any]:

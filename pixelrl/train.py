@@ -23,13 +23,14 @@ from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cuda import RecordedUpdate
 from pixelrl.evaluate import evaluate
-from pixelrl.presets import TrainConfig
+from pixelrl.predictor import PredictorTraining
+from pixelrl.presets import CDNAConfig, RunConfig, TrainConfig
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
 
 SAMPLERS = {"uniform": UniformSampler, "prioritised": PrioritisedSampler}
 CURVE_SEED, FINAL_SEED = 10_000, 20_000  # first seeds of the episodes by which the curve and the result are measured
-SHOWN = ("return", "train_return", "loss", "q")  # beside the progress bar
+SHOWN = ("return", "train_return", "loss", "q", "psnr_1", "moving_psnr_1")  # beside the progress bar
 
 
 class Step(NamedTuple):
@@ -99,19 +100,15 @@ class Training:
         if self.agent.device.type == "cuda":
             self.agent.update = RecordedUpdate(self.agent.update, self.agent.device)
         self.step = self.episode = 0
-        self.between_episodes = True
+        self.ready = True  # for a checkpoint: between two episodes
         self.rows: list[dict[str, float]] = []
         self.returns: list[float] = []  # of the training episodes since the last row
         self.sums: dict[str, torch.Tensor] = {}  # of the metrics of the updates since the last row
         self.updates = 0  # since the last row
         self.final_returns: np.ndarray | None = None
-        self._seconds_before, self._started = 0.0, time.perf_counter()
+        self.loop: Iterator[Step] | None = None  # begun with the first step, after a checkpoint is loaded
+        self.watch = runs.Stopwatch()
         self.surroundings = runs.surroundings()  # taken now: the files may change while it runs
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the training, evaluations and the time before an interruption included."""
-        return self._seconds_before + time.perf_counter() - self._started
 
     @property
     def finished(self) -> bool:
@@ -124,21 +121,27 @@ class Training:
         """A fresh environment, for training or evaluation."""
         return envs.make(self.config.env, **self.config.env_kwargs)
 
+    def advance(self) -> None:
+        """One agent step, and what is learned from it."""
+        if self.loop is None:
+            self.loop = interact(self.env, self.agent, self.replay, self.config, self.episode, self.step)
+        self.count(next(self.loop))
+
     def count(self, step: Step) -> None:
         """Take note of an agent step."""
         self.step += 1
         for name, values in step.metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + values.mean()
         self.updates += bool(step.metrics)
-        self.between_episodes = step.episode_return is not None
-        if self.between_episodes:
+        self.ready = step.episode_return is not None
+        if self.ready:
             self.episode += 1
             self.returns.append(step.episode_return)
 
     def add_row(self) -> None:
         """Evaluate, and add a row to the curve, with the means of everything since the last one."""
         returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
-        row = {"step": self.step, "episode": self.episode, "seconds": round(self.seconds, 2)}
+        row = {"step": self.step, "episode": self.episode, "seconds": round(self.watch.seconds, 2)}
         row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
         row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
         row |= {name: float(total) / self.updates for name, total in self.sums.items()}
@@ -158,7 +161,7 @@ class Training:
             "replay": self.replay.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "seconds": self.seconds,
+            "seconds": self.watch.seconds,
             **{name: getattr(self, name) for name in self.COUNTS},
         }
 
@@ -171,13 +174,40 @@ class Training:
         torch.set_rng_state(state["torch_rng"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self._seconds_before = state["seconds"]
+        self.watch = runs.Stopwatch(state["seconds"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
 
+    def finish(self) -> None:
+        """Judge the agent, unless that was just done and found the task solved."""
+        if self.final_returns is None or self.step >= self.config.steps:
+            self.judge()
 
-def train(config: TrainConfig, folder: Path | str | None = None, tensorboard: bool = False) -> runs.Run:
-    """Train an agent; or go on where a training was interrupted; or read what has been trained already.
+    def result(self) -> runs.Run:
+        """The finished run."""
+        return runs.Run(
+            config=self.config,
+            curve=pd.DataFrame(self.rows),
+            meta={
+                "final_returns": self.final_returns.tolist(),
+                "seconds": round(self.watch.seconds, 1),
+                **self.surroundings,
+            },
+            policy={name: tensor.detach().cpu().clone() for name, tensor in self.agent.policy().items()},
+        )
+
+
+TRAININGS = {CDNAConfig: PredictorTraining}
+"""What makes a training of a config; of every other, `Training`."""
+
+
+def begin(config: RunConfig) -> Training | PredictorTraining:
+    """A training of the kind that its config asks for, not a step taken yet."""
+    return TRAININGS.get(type(config), Training)(config)
+
+
+def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool = False) -> runs.Run:
+    """Train an agent or a predictor; or go on where a training was interrupted; or read what has been trained already.
 
     Args:
         config: from `presets.get`.
@@ -191,23 +221,23 @@ def train(config: TrainConfig, folder: Path | str | None = None, tensorboard: bo
         ValueError: the folder holds a training with another config.
     """
     if folder is None:
-        training = Training(config)
+        training = begin(config)
         learn(training, tensorboard=tensorboard)
-        return result(training)
+        return training.result()
     folder = Path(folder)
     open_folder(folder, config)
     if not runs.is_finished(folder):
-        training = Training(config)
+        training = begin(config)
         if (state := checkpoint.newest(folder)) is not None:
             training.load_state_dict(state)
         learn(training, folder, tensorboard)
-        runs.save(folder, result(training))
+        runs.save(folder, training.result())
     run = runs.read(folder)
     checkpoint.remove_all(folder)
     return run
 
 
-def open_folder(folder: Path, config: TrainConfig) -> None:
+def open_folder(folder: Path, config: RunConfig) -> None:
     """Make a training's folder, or make sure that what lies there belongs to this training."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
@@ -219,24 +249,22 @@ def open_folder(folder: Path, config: TrainConfig) -> None:
         raise ValueError(f"{folder} holds another training ({changed}). Name another folder, or delete this one.")
 
 
-def learn(training: Training, folder: Path | None = None, tensorboard: bool = False) -> None:
+def learn(training: Training | PredictorTraining, folder: Path | None = None, tensorboard: bool = False) -> None:
     """Run the loop to its end, with a progress bar, the curve on disk, and a checkpoint every now and then."""
     config = training.config
     board = open_board(folder, training.step) if tensorboard else None
-    loop = interact(training.env, training.agent, training.replay, config, training.episode, training.step)
     saved = time.perf_counter()
     with tqdm(total=config.steps, initial=training.step, desc=config.method, unit="step") as bar:
         while not training.finished:
-            training.count(next(loop))
+            training.advance()
             if training.step % config.eval_every == 0:
                 training.add_row()
                 report(training, bar, folder, board)
             due = time.perf_counter() - saved >= config.checkpoint_seconds and not training.finished
-            if folder is not None and due and training.between_episodes:
+            if folder is not None and due and training.ready:
                 checkpoint.save(folder, training.step, training.state_dict())
                 saved = time.perf_counter()
-    if training.final_returns is None or training.step >= config.steps:
-        training.judge()
+    training.finish()
     if board is not None:
         board.close()
 
@@ -250,7 +278,7 @@ def open_board(folder: Path | None, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def report(training: Training, bar: tqdm, folder: Path | None, board: Any) -> None:
+def report(training: Training | PredictorTraining, bar: tqdm, folder: Path | None, board: Any) -> None:
     """Show the newest row of the curve beside the progress bar, and write it to the disk."""
     row = training.rows[-1]
     bar.update(training.step - bar.n)
@@ -261,17 +289,3 @@ def report(training: Training, bar: tqdm, folder: Path | None, board: Any) -> No
         for name, value in row.items():
             board.add_scalar(name, value, training.step)
         board.flush()
-
-
-def result(training: Training) -> runs.Run:
-    """The finished run."""
-    return runs.Run(
-        config=training.config,
-        curve=pd.DataFrame(training.rows),
-        meta={
-            "final_returns": training.final_returns.tolist(),
-            "seconds": round(training.seconds, 1),
-            **training.surroundings,
-        },
-        policy={name: tensor.detach().cpu().clone() for name, tensor in training.agent.policy().items()},
-    )

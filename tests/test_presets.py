@@ -9,12 +9,16 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 
 from pixelrl import envs, presets
 from pixelrl.agents import build_agent
+from pixelrl.predictor import build_model
 from pixelrl.train import build_replay
 
-EVERY = [(method, preset) for method in presets.METHODS for preset in presets.PRESETS]
+AGENTS = [name for name, config in presets.METHODS.items() if isinstance(config, presets.TrainConfig)]
+PREDICTORS = [name for name in presets.METHODS if name not in AGENTS]
+EVERY = [(method, preset) for method in AGENTS for preset in presets.PRESETS]
 
 
 @pytest.mark.parametrize(("method", "preset"), EVERY)
@@ -27,6 +31,18 @@ def test_every_config_can_be_built(method: str, preset: str) -> None:
     env = envs.make(config.env, **config.env_kwargs)
     build_agent(config, env)
     build_replay(config, env)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("method", PREDICTORS)
+def test_every_predictor_can_be_built(method: str, preset: str) -> None:
+    config = presets.get(method, preset, seed=4, device="cpu")
+    assert (config.method, config.preset, config.seed) == (method, preset, 4)
+    assert config.steps % config.eval_every == 0
+    height, width = config.env_kwargs["size"]
+    model = build_model(config, n_actions=1)
+    frame = torch.zeros(1, 3, height, width)
+    assert model(frame, torch.zeros(1, 1), model.start(1)).frame.shape == frame.shape
 
 
 def test_the_variable_chooses_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,285 @@
+"""CDNA (Finn, Goodfellow & Levine 2016): predict the next frame by moving the pixels of this one.
+
+Convolutional LSTMs watch the frames and the actions. From what they remember come a few small *kernels*, each of which
+moves the whole picture in its own way, and for every pixel a *mask*, which says which of the moved pictures to believe
+there. A static part is copied, what comes into view is painted from scratch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pixelrl.nets import computing_in, fastest_dtype
+
+State = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+"""What each of the seven convolutional LSTMs remembers: its output and its cell, (B, C, h, w) each."""
+
+
+class ConvLSTM(nn.Module):
+    """A long short-term memory whose gates are convolutions (Shi et al. 2015); its forget gate begins open.
+
+    Args:
+        n_in: channels of what it is given.
+        n_out: channels of what it remembers.
+        kernel_size: of the gates, odd.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel_size: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(n_in + n_out, 4 * n_out, kernel_size, padding=kernel_size // 2)
+
+    def forward(
+        self, x: torch.Tensor, memory: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """(B, n_in, h, w) and what was remembered -> (B, n_out, h, w) and what is remembered now."""
+        out, cell = memory
+        write, forget, show, new = self.gates(torch.cat([x, out], dim=1)).float().chunk(4, dim=1)
+        cell = torch.sigmoid(forget + 1) * cell + torch.sigmoid(write) * torch.tanh(new)
+        out = torch.sigmoid(show) * torch.tanh(cell)
+        return out, (out, cell)
+
+
+def normalised(raw: torch.Tensor) -> torch.Tensor:
+    """Kernels (..., k, k) that leave the picture where it is when `raw` is 0: never negative, of sum 1.
+
+    The kernel that copies is added to what the network says, so that no kernel is dead from the beginning.
+    """
+    k = raw.shape[-1]
+    identity = F.one_hot(torch.tensor(k * k // 2), k * k).reshape(k, k).to(raw)
+    positive = (raw + identity).relu() + 1e-6
+    return positive / positive.sum((-2, -1), keepdim=True)
+
+
+def moved(frame: torch.Tensor, kernels: torch.Tensor, dilation: int = 1) -> torch.Tensor:
+    """Every kernel of a sample applied to its frame, to all colours alike; the edge is repeated.
+
+    Args:
+        frame: (B, C, H, W).
+        kernels: (B, M, k, k).
+        dilation: pixels between two taps of a kernel.
+
+    Returns:
+        (B, M, C, H, W).
+    """
+    b, m, k, _ = kernels.shape
+    reach = dilation * (k // 2)
+    padded = F.pad(frame, (reach,) * 4, mode="replicate").transpose(0, 1)  # (C, B, H', W'): a group for each sample
+    out = F.conv2d(padded, kernels.reshape(b * m, 1, k, k), dilation=dilation, groups=b)
+    return out.unflatten(1, (b, m)).permute(1, 2, 0, 3, 4)
+
+
+class Prediction(NamedTuple):
+    """What the network says of the next frame."""
+
+    frame: torch.Tensor
+    """(B, 3, H, W), from 0 to 1."""
+    masks: torch.Tensor
+    """(B, 2 + M, H, W), of sum 1 in every pixel: for the last frame, what is painted, and each moved picture."""
+    layers: torch.Tensor
+    """(B, 2 + M, 3, H, W), to which the masks belong."""
+    kernels: torch.Tensor
+    """(B, M, k, k)."""
+    state: State
+    """To be handed to the next step."""
+
+
+class CDNA(nn.Module):
+    """The network of the paper, at a width of one's choice.
+
+    Args:
+        size: (H, W) of a frame, multiples of 8.
+        n_actions: A.
+        width: filters of the first layers; the paper has 32.
+        n_kernels: M.
+        kernel_size, dilation: of the kernels that move pixels; a pixel can move by dilation × (kernel_size // 2).
+        lstm_kernel: of the gates; the paper has 5.
+        dtype: in which convolutions are computed; by default `pixelrl.nets.fastest_dtype`.
+
+    Raises:
+        ValueError: a frame cannot be halved three times, or a kernel has no middle.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        n_actions: int,
+        width: int = 32,
+        n_kernels: int = 10,
+        kernel_size: int = 5,
+        dilation: int = 1,
+        lstm_kernel: int = 5,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if size[0] % 8 or size[1] % 8:
+            raise ValueError(f"frames of {size[0]} × {size[1]} cannot be halved three times; use multiples of 8.")
+        if kernel_size % 2 == 0 or lstm_kernel % 2 == 0:
+            raise ValueError(f"kernels have a middle, so their sides are odd; got {kernel_size} and {lstm_kernel}.")
+        w = width
+        self.size, self.n_actions, self.dilation, self.dtype = tuple(size), n_actions, dilation, dtype
+        self.kernel_shape = (n_kernels, kernel_size, kernel_size)
+        sizes = [(w, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 2 * w), (3 * w, w)]
+        self.memories = nn.ModuleList(ConvLSTM(n_in, n_out, lstm_kernel) for n_in, n_out in sizes)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, n_out) for _, n_out in sizes)
+        self.scales = (2, 2, 4, 4, 8, 4, 2)  # of the memories' pictures: how many times smaller than the frame
+        self.down = nn.ModuleList(
+            (
+                nn.Sequential(nn.Conv2d(3, w, 5, stride=2, padding=2), nn.GroupNorm(1, w), nn.ReLU()),
+                nn.Sequential(nn.Conv2d(w, w, 3, stride=2, padding=1), nn.ReLU()),
+                nn.Sequential(nn.Conv2d(2 * w, 2 * w, 3, stride=2, padding=1), nn.ReLU()),
+            )
+        )
+        self.acted = nn.Sequential(nn.Conv2d(2 * w + n_actions, 2 * w, 1), nn.ReLU())
+        self.up = nn.ModuleList(
+            (
+                nn.Sequential(upwards(4 * w, 4 * w), nn.ReLU()),
+                nn.Sequential(upwards(3 * w, 3 * w), nn.ReLU()),
+                nn.Sequential(upwards(2 * w, 2 * w), nn.GroupNorm(1, 2 * w), nn.ReLU()),
+            )
+        )
+        self.kernels = nn.Linear(4 * w * (size[0] // 8) * (size[1] // 8), n_kernels * kernel_size**2)
+        self.paint = nn.Conv2d(2 * w, 3, 1)
+        self.scenery = nn.Parameter(
+            torch.zeros(3, *size)
+        )  # what is painted where nothing else is known, before sigmoid
+        self.masks = nn.Conv2d(2 * w, 2 + n_kernels, 1)
+
+    def start(self, batch_size: int) -> State:
+        """Nothing remembered yet."""
+        height, width = self.size
+        device = self.scenery.device
+        shapes = [
+            (batch_size, memory.gates.out_channels // 4, height // scale, width // scale)
+            for memory, scale in zip(self.memories, self.scales, strict=True)
+        ]
+        return tuple((torch.zeros(shape, device=device), torch.zeros(shape, device=device)) for shape in shapes)
+
+    def forward(self, frame: torch.Tensor, action: torch.Tensor, state: State) -> Prediction:
+        """The next frame, after an action (B, A) at a frame (B, 3, H, W) from 0 to 1.
+
+        Raises:
+            ValueError: the frame or the action has another shape.
+        """
+        self.check(frame, action)
+        new: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def remember(x: torch.Tensor) -> torch.Tensor:
+            number = len(new)
+            out, memory = self.memories[number](x, state[number])
+            new.append(memory)
+            return self.norms[number](out)
+
+        with computing_in(self.dtype or fastest_dtype(frame.device.type), frame.device.type):
+            half = self.down[0](frame)
+            quarter = self.down[1](remember(remember(half)))
+            eighth = self.down[2](remember(remember(quarter)))
+            planes = action[:, :, None, None].expand(-1, -1, *eighth.shape[2:])
+            deepest = remember(self.acted(torch.cat([eighth, planes], dim=1)))
+            x = torch.cat([remember(self.up[0](deepest)), quarter], dim=1)
+            x = torch.cat([remember(self.up[1](x)), half], dim=1)
+            x = self.up[2](x)
+            raw, paint, mask = self.kernels(deepest.flatten(1)), self.paint(x), self.masks(x)
+        kernels = normalised(raw.float().unflatten(1, self.kernel_shape))
+        painted = torch.sigmoid(paint.float() + self.scenery)
+        masks = mask.float().softmax(dim=1)
+        layers = torch.cat([frame[:, None], painted[:, None], moved(frame, kernels, self.dilation)], dim=1)
+        return Prediction((masks[:, :, None] * layers).sum(dim=1), masks, layers, kernels, tuple(new))
+
+    def check(self, frame: torch.Tensor, action: torch.Tensor) -> None:
+        """Refuse frames and actions of other shapes than the network was made for."""
+        if frame.shape[1:] != (3, *self.size) or action.shape != (len(frame), self.n_actions):
+            raise ValueError(
+                f"expected frames (B, 3, {self.size[0]}, {self.size[1]}) and actions (B, {self.n_actions}); "
+                f"got {tuple(frame.shape)} and {tuple(action.shape)}."
+            )
+
+
+def upwards(n_in: int, n_out: int) -> nn.ConvTranspose2d:
+    """To twice the size."""
+    return nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=1)
+
+
+def as_numbers(frames: torch.Tensor) -> torch.Tensor:
+    """Bytes -> float32 from 0 to 1."""
+    return frames.float().div_(255)
+
+
+def as_bytes(frames: torch.Tensor) -> torch.Tensor:
+    """Numbers from 0 to 1 -> bytes."""
+    return frames.mul(255).round_().to(torch.uint8)
+
+
+@torch.no_grad()
+def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """See the first frames of an episode, then go on alone: every further frame is predicted from the last prediction.
+
+    Args:
+        frames: (B, K, 3, H, W) uint8, the context.
+        actions: (B, K - 1 + h, A): those between the frames of the context, and what is done afterwards.
+
+    Returns:
+        (B, h, 3, H, W) float32 from 0 to 1.
+
+    Raises:
+        ValueError: there are no actions beyond those of the context.
+    """
+    k = frames.shape[1]
+    if actions.shape[1] < k:
+        raise ValueError(f"to predict, {k} frames need at least {k} actions; got {actions.shape[1]}.")
+    frame, state, predicted = as_numbers(frames[:, 0]), model.start(len(frames)), []
+    for t in range(actions.shape[1]):
+        prediction = model(frame, actions[:, t], state)
+        state = prediction.state
+        if t + 1 < k:
+            frame = as_numbers(frames[:, t + 1])
+        else:
+            frame = prediction.frame
+            predicted.append(frame)
+    return torch.stack(predicted, dim=1)
+
+
+def sequence_loss(
+    model: CDNA, frames: torch.Tensor, actions: torch.Tensor, context: int, true_share: float
+) -> torch.Tensor:
+    """Squared error of the frames after the context, in sum over the pixels and mean over batch and time.
+
+    Scheduled sampling (Bengio et al. 2015): after the context, each sample goes on from its true frame with a
+    probability, and otherwise from what was predicted.
+
+    Args:
+        frames: (B, T, 3, H, W) uint8.
+        actions: (B, T - 1, A).
+        context: frames that are always true, fewer than T.
+        true_share: the probability of a true frame after them.
+
+    Raises:
+        ValueError: the sequence is not longer than its context.
+    """
+    b, length = frames.shape[:2]
+    if length <= context:
+        raise ValueError(f"sequences of {length} frames are too short for a context of {context}.")
+    frames = as_numbers(frames)
+    frame, state, errors = frames[:, 0], model.start(b), []
+    for t in range(length - 1):
+        prediction = model(frame, actions[:, t], state)
+        state = prediction.state
+        if t + 1 < context:
+            frame = frames[:, t + 1]
+        else:
+            errors.append((prediction.frame - frames[:, t + 1]).pow(2).sum((1, 2, 3)))
+            true = torch.rand(b, 1, 1, 1, device=frames.device) < true_share
+            frame = torch.where(true, frames[:, t + 1], prediction.frame)
+    return torch.stack(errors).mean()
+
+
+def true_share(update: int, pace: float) -> float:
+    """How often a true frame is given, as training goes on: from nearly always to never, k / (k + exp(update / k)).
+
+    It is one half after pace × log(pace) updates.
+    """
+    return pace / (pace + math.exp(min(update / pace, 700.0)))

@@ -1,0 +1,147 @@
+"""Footage: episodes to learn a video predictor from, of policies that matter.
+
+A predictor is asked about what an agent will do, and so it must have seen that: the pole hanging and the pole held,
+the cart in the middle and at the end of its rail. Four policies are filmed in turn, on two tasks that look the same: a
+random one, one that swings the pole about without holding it, one that holds it, and the last one with noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from pixelrl import envs, runs
+from pixelrl.envs.control import flat
+from pixelrl.replay import Replay
+
+TASKS = ("cartpole-swingup", "cartpole-balance")
+Policy = Callable[[np.ndarray], np.ndarray]
+"""From the state (n,) that the suite measures to an action (A,)."""
+
+
+class Film(NamedTuple):
+    """One episode, or the beginning of one."""
+
+    frames: np.ndarray
+    """(T + 1, 3, H, W) uint8."""
+    actions: np.ndarray
+    """(T, A) float32, those between the frames."""
+    poses: np.ndarray
+    """(T + 1, n) float64: where the joints are; of the cartpole, the cart (m) and the pole's angle (rad)."""
+
+
+def random_policy(rng: np.random.Generator, n_actions: int, patience: float = 4.0) -> Policy:
+    """Uniform actions, each held for `patience` agent steps on average, so that the cart gets somewhere."""
+    held = rng.uniform(-1, 1, n_actions).astype(np.float32)
+
+    def act(state: np.ndarray) -> np.ndarray:
+        nonlocal held
+        if rng.random() < 1 / patience:
+            held = rng.uniform(-1, 1, n_actions).astype(np.float32)
+        return held
+
+    return act
+
+
+def agent_policy(agent: Any, rng: np.random.Generator, noise: float) -> Policy:
+    """What an agent from state does, with normal noise of that spread."""
+
+    def act(state: np.ndarray) -> np.ndarray:
+        action = agent.act(state[None], explore=False)[0]
+        return (action + noise * rng.normal(size=action.shape)).clip(-1, 1).astype(np.float32)
+
+    return act
+
+
+def film(env: gym.Env, policy: Policy, steps: int, seed: int) -> Film:
+    """Play and record, from pixels of one frame.
+
+    Args:
+        env: a `ControlPixels` environment with a stack of 1.
+        policy: asked with the state.
+        steps: T at most.
+        seed: of the episode.
+    """
+    obs, _ = env.reset(seed=seed)
+    dm = env.unwrapped.dm
+    frames, actions, poses, done = [obs], [], [env.unwrapped.data.qpos.copy()], False
+    while len(actions) < steps and not done:
+        action = policy(flat(dm.task.get_observation(dm.physics)))
+        obs, _, terminated, truncated, _ = env.step(action)
+        frames.append(obs)
+        actions.append(action)
+        poses.append(env.unwrapped.data.qpos.copy())
+        done = terminated or truncated
+    return Film(np.stack(frames), np.stack(actions), np.stack(poses))
+
+
+def collect(env_kwargs: dict[str, Any], episodes: int, steps: int, seed: int) -> list[Film]:
+    """Films of all four policies on both tasks in turn; the same seed makes the same ones.
+
+    Args:
+        env_kwargs: of `ControlPixels`; task and stack are chosen here.
+        episodes: how many films.
+        steps: length of each, in agent steps.
+        seed: other seeds make other films.
+    """
+    makers = [envs.make("pixelrl/ControlPixels-v0", **{**env_kwargs, "task": task, "stack": 1}) for task in TASKS]
+    good, poor = (runs.load(name) for name in ("sac-state", "sac-state-hot"))
+    agents = {name: [run.agent() for run in group] for name, group in (("good", good), ("poor", poor))}
+    films = []
+    for number in range(episodes):
+        rng = np.random.default_rng([seed, number])
+        env = makers[number % 2]
+        kind = number // 2 % 4
+        if kind == 0:
+            policy = random_policy(rng, env.action_space.shape[0])
+        else:
+            group = agents["poor" if kind == 1 else "good"]
+            policy = agent_policy(group[number % len(group)], rng, noise=(0.0, 0.3, 0.0, 0.5)[kind])
+        films.append(film(env, policy, steps, seed=int(rng.integers(2**31))))
+    for env in makers:
+        env.close()
+    return films
+
+
+def fill(replay: Replay, films: list[Film]) -> None:
+    """Put films into a buffer of single frames, as episodes that brought no reward."""
+    for frames, actions, _ in films:
+        replay.start(frames[0])
+        for action, frame in zip(actions, frames[1:], strict=True):
+            replay.add(action, 0.0, False, frame)
+
+
+class Windows(NamedTuple):
+    """Pieces of films, all of the same length L."""
+
+    frames: torch.Tensor
+    """(N, L, 3, H, W) uint8."""
+    actions: torch.Tensor
+    """(N, L - 1, A) float32."""
+    poses: np.ndarray
+    """(N, L, n)."""
+
+
+def windows(films: list[Film], length: int) -> Windows:
+    """All pieces of `length` frames that lie end to end in the films.
+
+    Raises:
+        ValueError: no film is that long.
+    """
+    pieces = [
+        (
+            film.frames[start : start + length],
+            film.actions[start : start + length - 1],
+            film.poses[start : start + length],
+        )
+        for film in films
+        for start in range(0, len(film.frames) - length + 1, length)
+    ]
+    if not pieces:
+        raise ValueError(f"no film has {length} frames; the longest has {max(len(film.frames) for film in films)}.")
+    frames, actions, poses = (np.stack(part) for part in zip(*pieces, strict=True))
+    return Windows(torch.from_numpy(frames), torch.from_numpy(actions), poses)
