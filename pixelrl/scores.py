@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from pixelrl.envs.camera import FIXED
-from pixelrl.saliency import Answer, by_frame, masked
+from pixelrl.saliency import Answer, by_frame
 
 AREAS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # shares of a frame that are removed or kept
 
@@ -57,13 +57,15 @@ def check_pair(maps: torch.Tensor, truth: torch.Tensor) -> None:
 
 @torch.no_grad()
 def deletion(answer: Answer, obs: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """How far an answer moves when the map's strongest pixels are blackened: larger is better.
+    """How far an answer moves when the map's strongest pixels are painted over: larger is better.
 
-    The mean of |Q(o) - Q(o without them)| over the shares removed, from nothing to the last of `AREAS`.
+    The mean of |Q(o) - Q(o without them)| over the shares removed, from nothing to the last of `AREAS`. A pixel's
+    strength is the largest of its frames', and it is removed from all of them: frames that are changed in different
+    places look like motion. It is given the mean colour of the observation, which says little and surprises little.
 
     Args:
         answer: such as `saliency.q_value(agent, action)`.
-        obs: (B, C, H, W).
+        obs: (B, C, H, W), RGB frames.
         maps: (B, frames, H, W), one a frame of the stack.
     """
     return mean_change(answer, obs, (~mask for mask in largest(maps)))
@@ -76,19 +78,26 @@ def insertion(answer: Answer, obs: torch.Tensor, maps: torch.Tensor) -> torch.Te
 
 
 def largest(maps: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Masks (B, frames, H, W) of the strongest pixels of each map, one for each of `AREAS`."""
-    flat = maps.flatten(2)
-    order = flat.argsort(dim=2, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(2, order, torch.arange(flat.shape[2]).expand_as(order))
+    """Masks (B, 1, H, W) of the pixels that are strongest in any frame, one for each of `AREAS`."""
+    flat = maps.amax(dim=1).flatten(1)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1]).expand_as(order))
     for area in AREAS:
-        yield (rank < round(area * flat.shape[2])).reshape(maps.shape)
+        yield (rank < round(area * flat.shape[1])).reshape(len(maps), 1, *maps.shape[2:])
 
 
 def mean_change(answer: Answer, obs: torch.Tensor, masks: Iterator[torch.Tensor]) -> torch.Tensor:
-    """The area under |Q(o) - Q(o * M)| over `AREAS`, by the trapezoid rule, divided by their range: (B,)."""
-    whole = answer(obs.float())
-    change = torch.stack([(answer(masked(obs, mask).float()) - whole).abs() for mask in masks])
+    """The area under |Q(o) - Q(o where M, else its mean colour)| over `AREAS`, divided by their range: (B,)."""
+    obs = obs.float()
+    whole, colour = answer(obs), mean_colour(obs)
+    change = torch.stack([(answer(torch.where(mask, obs, colour)) - whole).abs() for mask in masks])
     return torch.trapezoid(change, torch.tensor(AREAS), dim=0) / AREAS[-1]
+
+
+def mean_colour(obs: torch.Tensor) -> torch.Tensor:
+    """The mean colour of each stack of RGB frames, the same for all of its frames: (B, C, H, W) -> (B, C, 1, 1)."""
+    frames = obs.unflatten(1, (-1, 3))
+    return frames.mean((1, 3, 4)).repeat(1, frames.shape[1])[..., None, None]
 
 
 def random_maps(obs: torch.Tensor, seed: int) -> torch.Tensor:

@@ -47,10 +47,12 @@ def linear(weight: torch.Tensor) -> saliency.Answer:
 
 
 def test_deletion_and_insertion_of_a_linear_answer() -> None:
-    """With k strongest pixels of equal weight 1 and value 1, the answer falls by what was removed, up to k."""
-    weight = torch.zeros(1, 3, 20, 20)
-    weight[0, 0, :4, :4] = 1.0  # 16 of 400 pixels, in red
-    obs, maps = torch.ones(1, 3, 20, 20), weight.amax(dim=1, keepdim=True)
+    """Of k strongest pixels of weight 1, each 1 above the mean colour, an answer falls by 1 for each that is removed."""
+    weight = torch.zeros(1, 6, 20, 20)
+    weight[0, 0, :4, :4] = 1.0  # 16 of 400 pixels, in the red of the first of two frames
+    obs = weight.clone()
+    obs[0, 3] = -16 / 400  # the red of the other frame makes the mean 0
+    maps = torch.stack([weight[0, 0], torch.zeros(20, 20)])[None]
     areas = np.array(scores.AREAS)
     removed = np.minimum(np.round(areas * 400), 16)
     expected = np.trapezoid(removed, areas) / areas[-1]
@@ -62,11 +64,17 @@ def test_deletion_and_insertion_of_a_linear_answer() -> None:
 def test_the_true_map_beats_chance_and_its_opposite() -> None:
     torch.manual_seed(0)
     weight = torch.rand(1, 9, 16, 16) ** 8
-    obs = torch.rand(5, 9, 16, 16)
+    obs = torch.rand(5, 9, 16, 16) / 2 + (weight > 0.1) / 2  # what has weight is bright
     true = saliency.by_frame(weight * obs)
     for better, worse in ((true, scores.random_maps(obs, 1)), (scores.random_maps(obs, 1), -true)):
         assert (scores.deletion(linear(weight), obs, better) > scores.deletion(linear(weight), obs, worse)).all()
         assert (scores.insertion(linear(weight), obs, better) < scores.insertion(linear(weight), obs, worse)).all()
+
+
+def test_the_mean_colour_is_one_for_all_frames_of_a_stack() -> None:
+    obs = torch.rand(2, 6, 4, 5)
+    expected = torch.stack([(obs[:, i] + obs[:, 3 + i]).mean((1, 2)) / 2 for i in range(3)], dim=1)
+    torch.testing.assert_close(scores.mean_colour(obs), expected.repeat(1, 2)[..., None, None])
 
 
 def test_frame_differences_show_what_moved() -> None:
