@@ -47,7 +47,7 @@ def linear(weight: torch.Tensor) -> saliency.Answer:
 
 
 def test_deletion_and_insertion_of_a_linear_answer() -> None:
-    """Of k strongest pixels of weight 1, each 1 above the mean colour, an answer falls by 1 for each that is removed."""
+    """Of k pixels of weight 1, each 1 above the mean colour, the answer falls by 1 for each that is removed."""
     weight = torch.zeros(1, 6, 20, 20)
     weight[0, 0, :4, :4] = 1.0  # 16 of 400 pixels, in the red of the first of two frames
     obs = weight.clone()
