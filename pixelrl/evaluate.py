@@ -21,7 +21,7 @@ class Episode(NamedTuple):
     """One episode, step by step, for looking at."""
 
     frames: list[np.ndarray]
-    """Pictures (H, W, 3) uint8, one before each action."""
+    """Pictures (H, W, 3) uint8, one before each action; none from an environment without a render mode."""
     obs: np.ndarray
     """(T, *shape), what the agent saw before each action."""
     actions: np.ndarray
@@ -99,21 +99,22 @@ def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000
 
     Args:
         agent: whose `act` is asked.
-        env: made with `render_mode="rgb_array"`.
+        env: made with `render_mode="rgb_array"` if pictures for people are wanted, which take most of the time.
         seed: of the episode.
         max_steps: where to stop at the latest.
     """
-    if env.render_mode != "rgb_array":
-        raise ValueError(f"the environment must be made with render_mode='rgb_array'; it has {env.render_mode!r}.")
+    if env.render_mode not in (None, "rgb_array"):
+        raise ValueError(f"pictures are made with render_mode='rgb_array'; the environment has {env.render_mode!r}.")
     obs, info = env.reset(seed=seed)
     steps = []
     done = False
     while not done and len(steps) < max_steps:
-        frame = env.render()
+        frame = env.render() if env.render_mode else None
         action = agent.act(obs[None], explore=False)[0]
         next_obs, reward, terminated, truncated, next_info = env.step(action)
         steps.append((frame, obs, action, reward, info.get("labels")))
         obs, info, done = next_obs, next_info, terminated or truncated
     frames, observations, actions, rewards, labels = zip(*steps, strict=True)
     told = np.stack(labels) if labels[0] is not None else None
-    return Episode(list(frames), np.stack(observations), np.stack(actions), np.array(rewards), told)
+    pictures = list(frames) if env.render_mode else []
+    return Episode(pictures, np.stack(observations), np.stack(actions), np.array(rewards), told)

@@ -82,9 +82,19 @@ def test_play_stops_at_the_latest_when_told() -> None:
     assert len(play(Linear(SKILLED), env, max_steps=4).frames) == 4
 
 
-def test_play_needs_pictures() -> None:
-    with pytest.raises(ValueError, match="render_mode='rgb_array'; it has None"):
-        play(Linear(SKILLED), make_env())
+def test_play_without_pictures_sees_and_does_the_same() -> None:
+    drawn = play(Linear(SKILLED), gym.make("CartPole-v1", render_mode="rgb_array"), seed=9, max_steps=6)
+    plain = play(Linear(SKILLED), gym.make("CartPole-v1"), seed=9, max_steps=6)
+    assert plain.frames == []
+    np.testing.assert_array_equal(plain.obs, drawn.obs)
+    np.testing.assert_array_equal(plain.actions, drawn.actions)
+
+
+def test_play_needs_pictures_as_arrays() -> None:
+    env = gym.make("CartPole-v1")
+    env.unwrapped.render_mode = "human"
+    with pytest.raises(ValueError, match="render_mode='rgb_array'; the environment has 'human'"):
+        play(Linear(SKILLED), env)
 
 
 class Centred:
