@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from pixelrl.nets import computing_in, fastest_dtype
 
+# What each of the seven convolutional LSTMs remembers: its output and its cell, (B, C, h, w) each.
 State = tuple[tuple[torch.Tensor, torch.Tensor], ...]
-"""What each of the seven convolutional LSTMs remembers: its output and its cell, (B, C, h, w) each."""
 
 
 class ConvLSTM(nn.Module):

@@ -19,8 +19,7 @@ from pixelrl.envs.control import flat
 from pixelrl.replay import Replay
 
 TASKS = ("cartpole-swingup", "cartpole-balance")
-Policy = Callable[[np.ndarray], np.ndarray]
-"""From the state (n,) that the suite measures to an action (A,)."""
+Policy = Callable[[np.ndarray], np.ndarray]  # from the state (n,) that the suite measures to an action (A,)
 
 
 class Film(NamedTuple):
