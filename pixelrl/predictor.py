@@ -12,7 +12,7 @@ import torch
 from pixelrl import envs, forecast, runs
 from pixelrl.cdna import CDNA, as_numbers, sequence_loss, true_share
 from pixelrl.cuda import chosen_device, fused
-from pixelrl.footage import collect, fill, windows
+from pixelrl.footage import Film, collect, fill, windows
 from pixelrl.presets import CDNAConfig
 from pixelrl.replay import Replay, UniformSampler
 
@@ -52,7 +52,7 @@ class PredictorTraining:
         n_actions = films[0].actions.shape[1]
         self.model = build_model(config, n_actions)
         device = self.model.scenery.device
-        self.replay = store(films, config, n_actions, device)
+        self.replay = build_buffer(films, config, n_actions, device)
         self.pieces = windows(held_out, config.context + config.horizon)
         self.background = forecast.background(films)
         self.model.scenery.data = torch.logit(self.background.clamp(0.01, 0.99)).to(device)
@@ -64,7 +64,7 @@ class PredictorTraining:
         self.watch = runs.Stopwatch()
         self.surroundings = runs.surroundings()
 
-    ready = True  # a checkpoint can be written after every update
+    ready = True  # for a checkpoint: after any update
 
     @property
     def finished(self) -> bool:
@@ -85,7 +85,7 @@ class PredictorTraining:
 
     def add_row(self) -> None:
         """Predict the held-out films, and add a row to the curve."""
-        table = self.compare({"CDNA": self.forecast()["CDNA"]}).set_index("horizon")
+        table = self.compare({"CDNA": self.forecasts()["CDNA"]}).set_index("horizon")
         row = {
             "step": self.step,
             "seconds": round(self.watch.seconds, 2),
@@ -96,7 +96,7 @@ class PredictorTraining:
         self.rows.append(row)
         self.losses = []
 
-    def forecast(self) -> dict[str, torch.Tensor]:
+    def forecasts(self) -> dict[str, torch.Tensor]:
         """The model's forecasts of the held-out films."""
         return forecast.learned(self.model, self.pieces, self.config.context)
 
@@ -111,7 +111,7 @@ class PredictorTraining:
         poses = forecast.Poses(env, CARTS, ANGLES)
         env.close()
         others = forecast.baselines(seen, self.background, self.config.horizon)
-        self.table = self.compare({**self.forecast(), **others}, poses)
+        self.table = self.compare({**self.forecasts(), **others}, poses)
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two updates; the films are made again from their seed."""
@@ -149,7 +149,7 @@ class PredictorTraining:
         )
 
 
-def store(films: list, config: CDNAConfig, n_actions: int, device: torch.device) -> Replay:
+def build_buffer(films: list[Film], config: CDNAConfig, n_actions: int, device: torch.device) -> Replay:
     """A buffer that holds just these films."""
     spaces = gym.spaces.Box(0, 255, films[0].frames.shape[1:], np.uint8), gym.spaces.Box(-1, 1, (n_actions,))
     frames = sum(len(film.frames) for film in films)

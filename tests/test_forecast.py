@@ -49,7 +49,7 @@ def test_the_frame_shows_the_pose(films: list[Film]) -> None:
 
 
 def test_a_buffer_gives_back_pieces_of_films(films: list[Film]) -> None:
-    replay = predictor.store(films, QUICK, 1, torch.device("cpu"))
+    replay = predictor.build_buffer(films, QUICK, 1, torch.device("cpu"))
     frames, actions = replay.sample_sequences(20, 4)
     assert frames.shape == (20, 4, 3, 32, 32)
     assert actions.shape == (20, 3, 1)
