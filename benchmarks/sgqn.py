@@ -7,13 +7,9 @@ Both agents have the same networks and the same batch; SAC is the plain one, wit
 
 from __future__ import annotations
 
-import argparse
-
-import gymnasium as gym
-import numpy as np
 import torch
 from timing import seconds
-from updates import LAYERS, random_batch
+from updates import LAYERS, common_options, random_batch, spaces
 
 from pixelrl import presets
 from pixelrl.nets import fastest_dtype
@@ -22,25 +18,15 @@ from pixelrl.sgqn import SGQN
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, nargs="+", default=[4, 11], choices=LAYERS)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--size", type=int, default=84)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = common_options(__doc__).parse_args()
     torch.set_num_threads(options.threads)
-    spaces = (
-        gym.spaces.Box(0, 255, (9, options.size, options.size), np.uint8),
-        gym.spaces.Box(-1, 1, (1,), np.float32),
-    )
     batch = random_batch(options.batch, options.size)
     print(f"{'':30}{'SAC, s':>9}{'SGQN, s':>9}{'multiple':>10}")
     for layers in options.layers:
         for dtype in dict.fromkeys((torch.float32, fastest_dtype("cpu"))):
             found = []
             for method, kind in (("sac", SAC), ("sgqn", SGQN)):
-                agent = kind(presets.get(method, "full", strides=LAYERS[layers]), *spaces)
+                agent = kind(presets.get(method, "full", strides=LAYERS[layers]), *spaces(options.size))
                 agent.encoder.dtype = agent.target_encoder.dtype = dtype
                 found.append(seconds(lambda agent=agent: agent.update(batch), options.repeats))
             label = f"{layers} layers, {str(dtype)[6:]}"

@@ -134,30 +134,40 @@ def peak(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / 1e9 / seconds(lambda: a @ a, 10)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def spaces(size: int) -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """Of observations and actions."""
+    return gym.spaces.Box(0, 255, (9, size, size), np.uint8), gym.spaces.Box(-1, 1, (1,), np.float32)
+
+
+def common_options(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what every benchmark of updates can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[4, 11], choices=LAYERS)
-    parser.add_argument("--objectives", nargs="+", default=["sac", "svea"], choices=["sac", "svea"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=84)
-    parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    return parser
+
+
+def main() -> None:
+    parser = common_options(__doc__)
+    parser.add_argument("--objectives", nargs="+", default=["sac", "svea"], choices=["sac", "svea"])
+    parser.add_argument("--hidden", type=int, default=1024)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     peaks = {dtype: peak(dtype) for dtype in {torch.float32, fastest_dtype("cpu")}}
     print({str(dtype): f"{value:.0f} GFLOP/s" for dtype, value in peaks.items()}, f"{options.threads} threads")
     print(f"{'':34}{'ms':>8}{'x plain':>9}{'GFLOP':>8}{'of peak':>9}")
-    obs = gym.spaces.Box(0, 255, (9, options.size, options.size), np.uint8)
-    action, batch = gym.spaces.Box(-1, 1, (1,), np.float32), random_batch(options.batch, options.size)
+    batch = random_batch(options.batch, options.size)
     for layers in options.layers:
         for objective in options.objectives:
             config = presets.get(objective, "full", strides=LAYERS[layers], hidden=(options.hidden,) * 2)
-            agent = SAC(config, obs, action)
+            agent = SAC(config, *spaces(options.size))
             plain = PlainSAC(agent)
             work = {(torch.float32, "plain"): lambda plain=plain, o=objective: plain.update(batch, o)}
             for dtype in peaks:
-                fast = SAC(config, obs, action)
+                fast = SAC(config, *spaces(options.size))
                 fast.encoder.dtype = fast.target_encoder.dtype = dtype
                 work[dtype, f"pixelrl {str(dtype)[6:]}"] = lambda fast=fast: fast.update(batch)
             base = None

@@ -144,9 +144,7 @@ class CDNA(nn.Module):
         )
         self.kernels = nn.Linear(4 * w * (size[0] // 8) * (size[1] // 8), n_kernels * kernel_size**2)
         self.paint = nn.Conv2d(2 * w, 3, 1)
-        self.scenery = nn.Parameter(
-            torch.zeros(3, *size)
-        )  # what is painted where nothing else is known, before sigmoid
+        self.scenery = nn.Parameter(torch.zeros(3, *size))  # before the sigmoid: painted where nothing else is known
         self.masks = nn.Conv2d(2 * w, 2 + n_kernels, 1)
 
     def start(self, batch_size: int) -> State:
@@ -223,14 +221,15 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
         actions: (B, K - 1 + h, A): those between the frames of the context, and what is done afterwards.
 
     Returns:
-        (B, h, 3, H, W) float32 from 0 to 1.
+        (B, h, 3, H, W) float32 from 0 to 1, where the frames are (the model may be on another device).
 
     Raises:
         ValueError: there are no actions beyond those of the context.
     """
-    k = frames.shape[1]
+    k, home, device = frames.shape[1], frames.device, model.scenery.device
     if actions.shape[1] < k:
         raise ValueError(f"to predict, {k} frames need at least {k} actions; got {actions.shape[1]}.")
+    frames, actions = frames.to(device), actions.to(device)
     frame, state, predicted = as_numbers(frames[:, 0]), model.start(len(frames)), []
     for t in range(actions.shape[1]):
         prediction = model(frame, actions[:, t], state)
@@ -240,7 +239,7 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
         else:
             frame = prediction.frame
             predicted.append(frame)
-    return torch.stack(predicted, dim=1)
+    return torch.stack(predicted, dim=1).to(home)
 
 
 def sequence_loss(

@@ -7,6 +7,7 @@ graph is the list of them all, which the GPU works through by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -23,6 +24,19 @@ def chosen_device(name: str) -> str:
 def fused(device: torch.device) -> dict[str, bool]:
     """For an optimiser: all parameters in one step, which on a GPU can be recorded."""
     return {"fused": True, "capturable": device.type == "cuda"}
+
+
+def random_states() -> dict[str, Any]:
+    """Where torch's random numbers stand, on the processor and on every GPU; for a checkpoint."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch_rng": torch.get_rng_state(), "cuda_rng": on_gpus}
+
+
+def set_random_states(state: dict[str, Any]) -> None:
+    """Go on from where `random_states` found them; what else a checkpoint holds is left alone."""
+    torch.set_rng_state(state["torch_rng"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
 class RecordedUpdate:

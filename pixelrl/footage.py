@@ -19,6 +19,7 @@ from pixelrl.envs.control import flat
 from pixelrl.replay import Replay
 
 TASKS = ("cartpole-swingup", "cartpole-balance")
+FILMED = ((None, 0.0), ("sac-state-hot", 0.3), ("sac-state", 0.0), ("sac-state", 0.5))  # stored agents, and their noise
 Policy = Callable[[np.ndarray], np.ndarray]  # from the state (n,) that the suite measures to an action (A,)
 
 
@@ -87,21 +88,19 @@ def collect(env_kwargs: dict[str, Any], episodes: int, steps: int, seed: int) ->
         steps: length of each, in agent steps.
         seed: other seeds make other films.
     """
-    makers = [envs.make("pixelrl/ControlPixels-v0", **{**env_kwargs, "task": task, "stack": 1}) for task in TASKS]
-    good, poor = (runs.load(name) for name in ("sac-state", "sac-state-hot"))
-    agents = {name: [run.agent() for run in group] for name, group in (("good", good), ("poor", poor))}
+    scenes = [envs.make("pixelrl/ControlPixels-v0", **{**env_kwargs, "task": task, "stack": 1}) for task in TASKS]
+    agents = {name: [run.agent() for run in runs.load(name)] for name, _ in FILMED if name}
     films = []
     for number in range(episodes):
         rng = np.random.default_rng([seed, number])
-        env = makers[number % 2]
-        kind = number // 2 % 4
-        if kind == 0:
+        env = scenes[number % len(TASKS)]
+        name, noise = FILMED[number // len(TASKS) % len(FILMED)]
+        if name is None:
             policy = random_policy(rng, env.action_space.shape[0])
         else:
-            group = agents["poor" if kind == 1 else "good"]
-            policy = agent_policy(group[number % len(group)], rng, noise=(0.0, 0.3, 0.0, 0.5)[kind])
+            policy = agent_policy(agents[name][number % len(agents[name])], rng, noise)
         films.append(film(env, policy, steps, seed=int(rng.integers(2**31))))
-    for env in makers:
+    for env in scenes:
         env.close()
     return films
 

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from pixelrl import envs, forecast, runs
-from pixelrl.cdna import CDNA, as_numbers, sequence_loss, true_share
-from pixelrl.cuda import chosen_device, fused
+from pixelrl.cdna import CDNA, as_numbers, predict, sequence_loss, true_share
+from pixelrl.cuda import chosen_device, fused, random_states, set_random_states
 from pixelrl.footage import Film, collect, fill, windows
 from pixelrl.presets import CDNAConfig
 from pixelrl.replay import Replay, UniformSampler
@@ -85,7 +85,8 @@ class PredictorTraining:
 
     def add_row(self) -> None:
         """Predict the held-out films, and add a row to the curve."""
-        table = self.compare({"CDNA": self.forecasts()["CDNA"]}).set_index("horizon")
+        seen = self.pieces.frames[:, : self.config.context]
+        table = self.compare({"CDNA": predict(self.model, seen, self.pieces.actions)}).set_index("horizon")
         row = {
             "step": self.step,
             "seconds": round(self.watch.seconds, 2),
@@ -95,10 +96,6 @@ class PredictorTraining:
             row |= {f"psnr_{h}": table.psnr[h], f"moving_psnr_{h}": table.moving_psnr[h]}
         self.rows.append(row)
         self.losses = []
-
-    def forecasts(self) -> dict[str, torch.Tensor]:
-        """The model's forecasts of the held-out films."""
-        return forecast.learned(self.model, self.pieces, self.config.context)
 
     def compare(self, forecasts: dict[str, torch.Tensor], poses: forecast.Poses | None = None) -> pd.DataFrame:
         """Scores of forecasts of the held-out films."""
@@ -110,8 +107,9 @@ class PredictorTraining:
         env = envs.make(self.config.env, **{**self.config.env_kwargs, "stack": 1})
         poses = forecast.Poses(env, CARTS, ANGLES)
         env.close()
+        learned = forecast.learned(self.model, self.pieces, self.config.context)
         others = forecast.baselines(seen, self.background, self.config.horizon)
-        self.table = self.compare({**self.forecasts(), **others}, poses)
+        self.table = self.compare({**learned, **others}, poses)
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two updates; the films are made again from their seed."""
@@ -119,7 +117,7 @@ class PredictorTraining:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.replay.sampler.state_dict(),
-            "torch_rng": torch.get_rng_state(),
+            **random_states(),
             "seconds": self.watch.seconds,
             "step": self.step,
             "rows": self.rows,
@@ -131,7 +129,7 @@ class PredictorTraining:
         for name in ("model", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.replay.sampler.load_state_dict(state["sampler"])
-        torch.set_rng_state(state["torch_rng"])
+        set_random_states(state)
         self.watch = runs.Stopwatch(state["seconds"])
         self.step, self.rows, self.losses = state["step"], state["rows"], state["losses"]
 

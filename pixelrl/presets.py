@@ -88,6 +88,12 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
+def check_positive(name: str, value: float) -> None:
+    """Refuse a size that is zero or below."""
+    if value <= 0.0:
+        raise ValueError(f"{name} is {value}; it must be positive.")
+
+
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is none of the allowed ones."""
     if value not in allowed:
@@ -123,13 +129,11 @@ class DQNConfig(TrainConfig):
             raise ValueError(f"target_tau is {self.target_tau}; it must lie in (0, 1].")
         if not self.hidden:
             raise ValueError("hidden is empty; the head needs at least one layer before it.")
-        if self.lr <= 0.0:
-            raise ValueError(f"lr is {self.lr}; it must be positive.")
+        check_positive("lr", self.lr)
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1.")
-        if self.epsilon_steps < 1:
-            raise ValueError(f"epsilon_steps is {self.epsilon_steps}; it must be at least 1.")
+        check_count("epsilon_steps", self.epsilon_steps)
         check_choice("head", self.head, ("linear", "dueling"))
         check_choice("target", self.target, ("max", "double"))
 
@@ -175,8 +179,7 @@ class SACConfig(TrainConfig):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1].")
         for name in ("lr", "alpha"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
+            check_positive(name, getattr(self, name))
         if self.alpha_lr < 0.0:
             raise ValueError(f"alpha_lr is {self.alpha_lr}; it must be positive, or 0 for a fixed temperature.")
 
@@ -206,8 +209,7 @@ class SGQNConfig(SACConfig):
             raise ValueError(f"decoder_share is {self.decoder_share}; it must lie in (0, 1].")
         if self.consistency < 0.0:
             raise ValueError(f"consistency is {self.consistency}; a weight is not negative.")
-        if self.decoder_lr <= 0.0:
-            raise ValueError(f"decoder_lr is {self.decoder_lr}; it must be positive.")
+        check_positive("decoder_lr", self.decoder_lr)
 
 
 @dataclass(frozen=True)
@@ -255,8 +257,7 @@ class CDNAConfig(RunConfig):
         if self.length <= self.context:
             raise ValueError(f"length is {self.length}; a sequence is longer than its context of {self.context}.")
         for name in ("lr", "pace"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive.")
+            check_positive(name, getattr(self, name))
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

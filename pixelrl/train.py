@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
-from pixelrl.cuda import RecordedUpdate
+from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
 from pixelrl.evaluate import evaluate
 from pixelrl.predictor import PredictorTraining
 from pixelrl.presets import CDNAConfig, RunConfig, TrainConfig
@@ -159,8 +159,7 @@ class Training:
         return {
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            **random_states(),
             "seconds": self.watch.seconds,
             **{name: getattr(self, name) for name in self.COUNTS},
         }
@@ -171,9 +170,7 @@ class Training:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
-        torch.set_rng_state(state["torch_rng"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        set_random_states(state)
         self.watch = runs.Stopwatch(state["seconds"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
