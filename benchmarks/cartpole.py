@@ -23,9 +23,9 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 
 from pixelrl import presets
-from pixelrl.evaluate import evaluate
+from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
 from pixelrl.presets import DQNConfig
-from pixelrl.train import CURVE_SEED, FINAL_SEED, train
+from pixelrl.train import train
 
 ZOO = {
     "learning_rate": 2.3e-3,

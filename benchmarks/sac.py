@@ -18,9 +18,9 @@ import stable_baselines3 as sb3
 import torch
 
 from pixelrl import envs, presets, stats
-from pixelrl.evaluate import evaluate
+from pixelrl.evaluate import FINAL_SEED, evaluate
 from pixelrl.presets import SACConfig
-from pixelrl.train import FINAL_SEED, Training, interact
+from pixelrl.train import Training, interact
 
 
 def make_env(config: SACConfig) -> gym.Env:

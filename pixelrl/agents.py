@@ -7,16 +7,24 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from pixelrl.actor_critic import A2C
 from pixelrl.cuda import chosen_device
 from pixelrl.dqn import DQN
-from pixelrl.presets import DQNConfig, SACConfig, SGQNConfig, TrainConfig
+from pixelrl.i2a import I2A
+from pixelrl.presets import ActorCriticConfig, AgentConfig, DQNConfig, I2AConfig, SACConfig, SGQNConfig
 from pixelrl.sac import SAC
 from pixelrl.sgqn import SGQN
 
-AGENTS: dict[type[TrainConfig], type] = {DQNConfig: DQN, SACConfig: SAC, SGQNConfig: SGQN}
+AGENTS: dict[type[AgentConfig], type] = {
+    DQNConfig: DQN,
+    SACConfig: SAC,
+    SGQNConfig: SGQN,
+    ActorCriticConfig: A2C,
+    I2AConfig: I2A,
+}
 
 
-def build_agent(config: TrainConfig, env: gym.Env) -> Any:
+def build_agent(config: AgentConfig, env: gym.Env) -> Any:
     """A fresh agent, its parameters drawn from the config's seed, for the spaces of an environment."""
     if type(config) not in AGENTS:
         known = ", ".join(sorted(kind.__name__ for kind in AGENTS))

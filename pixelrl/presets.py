@@ -51,8 +51,27 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """What the training loop of agents needs to know, whatever the agent."""
+class AgentConfig(RunConfig):
+    """What every training of an agent has."""
+
+    gamma: float = 0.99
+    """Discount of an agent step."""
+    eval_episodes: int = 20
+    """Greedy episodes of an evaluation."""
+    final_episodes: int = 100
+    """Greedy episodes, from other seeds, by which the trained agent is judged."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("eval_episodes", "final_episodes"):
+            check_count(name, getattr(self, name))
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma is {self.gamma}; a discount lies between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class TrainConfig(AgentConfig):
+    """What the training loop needs to know of an agent that learns from a replay buffer."""
 
     learning_starts: int = 1_000
     """Agent steps before the first update."""
@@ -64,21 +83,13 @@ class TrainConfig(RunConfig):
     """How transitions are drawn."""
     n_step: int = 1
     """Rewards that are summed before the value function is asked."""
-    gamma: float = 0.99
-    """Discount of an agent step."""
-    eval_episodes: int = 20
-    """Greedy episodes of an evaluation."""
-    final_episodes: int = 100
-    """Greedy episodes, from other seeds, by which the trained agent is judged."""
     solved_at: float | None = None
     """Mean return over `final_episodes` at which the training stops early, if it should."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("update_every", "replay_size", "n_step", "eval_episodes", "final_episodes"):
+        for name in ("update_every", "replay_size", "n_step"):
             check_count(name, getattr(self, name))
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ValueError(f"gamma is {self.gamma}; a discount lies between 0 and 1.")
         check_choice("replay", self.replay, ("uniform", "prioritised"))
 
 
@@ -260,6 +271,86 @@ class CDNAConfig(RunConfig):
             check_positive(name, getattr(self, name))
 
 
+@dataclass(frozen=True)
+class ActorCriticConfig(AgentConfig):
+    """Advantage actor-critic (Mnih et al. 2016), in environments side by side."""
+
+    n_envs: int = 32
+    """Environments."""
+    length: int = 16
+    """Steps in each of them between two updates."""
+    gae_lambda: float = 0.95
+    """Share of the next step's advantage in this one's (generalised advantage estimation)."""
+    lr: float = 3e-3
+    """Learning rate of RMSprop."""
+    entropy: float = 0.01
+    """Weight of the policy's entropy in the loss."""
+    value_weight: float = 0.5
+    """Weight of the critic's squared error in the loss."""
+    max_norm: float = 0.5
+    """Longest gradient; longer ones are shortened."""
+    width: int = 16
+    """Filters of the convolution."""
+    hidden: int = 128
+    """Width of the layer behind it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("n_envs", "length", "width", "hidden"):
+            check_count(name, getattr(self, name))
+        for name in ("lr", "max_norm"):
+            check_positive(name, getattr(self, name))
+        if not 0.0 <= self.gae_lambda <= 1.0:
+            raise ValueError(f"gae_lambda is {self.gae_lambda}; it must lie between 0 and 1.")
+        if self.eval_every % (self.n_envs * self.length) or self.steps % self.eval_every:
+            raise ValueError(
+                f"an update takes {self.n_envs} × {self.length} steps: eval_every, {self.eval_every}, must be a "
+                f"multiple of that, and steps, {self.steps}, one of eval_every."
+            )
+
+
+@dataclass(frozen=True)
+class I2AConfig(ActorCriticConfig):
+    """Imagination-augmented agent (Racanière et al. 2017)."""
+
+    model: str = "breakout-model"
+    """Name of the stored run of the environment model, or `copy` for one that leaves the board as it is."""
+    horizon: int = 3
+    """Steps that are imagined after each possible action, that action included."""
+    code: int = 64
+    """Numbers into which a rollout is summed up."""
+    distil_lr: float = 1e-3
+    """Learning rate of the rollout policy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("horizon", "code"):
+            check_count(name, getattr(self, name))
+        check_positive("distil_lr", self.distil_lr)
+
+
+@dataclass(frozen=True)
+class DynamicsConfig(RunConfig):
+    """A model of a game on a board, and the play it learns from."""
+
+    teacher: str = "a2c-partly"
+    """Name of the stored run of the agent that plays."""
+    transitions: int = 100_000
+    """Steps to learn from."""
+    held_out: int = 10_000
+    """Steps to be judged by, from other episodes."""
+    width: int = 24
+    """Filters of a layer."""
+    lr: float = 1e-3
+    """Learning rate of Adam."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("transitions", "held_out", "width"):
+            check_count(name, getattr(self, name))
+        check_positive("lr", self.lr)
+
+
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The fields of a config, and its kind, in the types that JSON has."""
     return json.loads(json.dumps({"kind": type(config).__name__, **asdict(config)}))
@@ -295,7 +386,10 @@ def differences(a: RunConfig, b: RunConfig) -> str:
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
-KINDS = {kind.__name__: kind for kind in (DQNConfig, SACConfig, SGQNConfig, CDNAConfig)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (DQNConfig, SACConfig, SGQNConfig, CDNAConfig, ActorCriticConfig, I2AConfig, DynamicsConfig)
+}
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(
     CARTPOLE,
@@ -326,7 +420,11 @@ CONTROL_PIXELS = SACConfig(
 FILMS = CDNAConfig(
     method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=16
 )
-METHODS: dict[str, DQNConfig | SACConfig | CDNAConfig] = {
+BREAKOUT = ActorCriticConfig(
+    method="a2c", env="pixelrl/MinAtar-v0", env_kwargs={"game": "breakout"}, steps=1_024_000, eval_every=51_200
+)
+IMAGINING = I2AConfig(**{**vars(BREAKOUT), "method": "i2a"})
+METHODS: dict[str, RunConfig] = {
     "dqn-cartpole": CARTPOLE,
     "dqn-cartpole-no-target": replace(CARTPOLE, target_tau=1.0),
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
@@ -343,6 +441,13 @@ METHODS: dict[str, DQNConfig | SACConfig | CDNAConfig] = {
     "svea": replace(CONTROL_PIXELS, objective="svea"),
     "sgqn": SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"}),
     "cdna": FILMS,
+    "a2c": BREAKOUT,
+    "a2c-partly": BREAKOUT,
+    "breakout-model": DynamicsConfig(method="breakout-model", env=BREAKOUT.env, env_kwargs=BREAKOUT.env_kwargs),
+    "i2a": IMAGINING,
+    "i2a-1": replace(IMAGINING, horizon=1),
+    "i2a-5": replace(IMAGINING, horizon=5),
+    "i2a-copy": replace(IMAGINING, model="copy"),
 }
 QUICK = {
     "steps": 300,
@@ -376,7 +481,21 @@ FILM_SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 3_000, "eval_every": 250},
     "full": {"films": 1_000, "steps": 50_000, "eval_every": 2_500, "batch_size": 32, "width": 32, "lstm_kernel": 5},
 }
-SIZES: dict[str, dict[str, dict[str, Any]]] = {
+BOARD_SIZES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "n_envs": 4,
+        "length": 5,
+        "steps": 80,
+        "eval_every": 40,
+        "eval_episodes": 2,
+        "final_episodes": 2,
+        "env_kwargs": {"max_steps": 30},
+    },
+    "default": {"steps": 102_400, "eval_every": 25_600, "final_episodes": 20},
+    "cpu": {"steps": 1_024_000, "eval_every": 51_200},
+    "full": {"steps": 10_240_000, "eval_every": 512_000},
+}
+SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings, or of those of one method
     "CartPole": CARTPOLE_SIZES,
     "CartPoleTruncationAsEnd": CARTPOLE_SIZES,
     "CartPolePixels": {
@@ -384,6 +503,22 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "default": {"steps": 3_000, "eval_every": 1_000, "eval_episodes": 5, "final_episodes": 10},
         "cpu": {"steps": 60_000, "eval_every": 3_000, "eval_episodes": 10},
         "full": {"steps": 500_000, "eval_every": 10_000, "env_kwargs": {"size": (84, 84)}, "channels": (32, 64)},
+    },
+    "cdna": FILM_SIZES,
+    "MinAtar": BOARD_SIZES,
+    "a2c-partly": {**BOARD_SIZES, "cpu": {"steps": 256_000, "eval_every": 51_200}},
+    "breakout-model": {
+        "quick": {
+            "transitions": 200,
+            "held_out": 50,
+            "steps": 4,
+            "eval_every": 2,
+            "batch_size": 8,
+            "env_kwargs": {"max_steps": 30},
+        },
+        "default": {"transitions": 20_000, "held_out": 2_000, "steps": 400, "eval_every": 100},
+        "cpu": {"steps": 5_000, "eval_every": 500},
+        "full": {"transitions": 1_000_000, "steps": 50_000, "eval_every": 5_000},
     },
     "Control": {
         "quick": QUICK,
@@ -422,7 +557,7 @@ def scene(env: str) -> str:
     return env.removeprefix("pixelrl/").partition("-")[0]
 
 
-def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | SACConfig | CDNAConfig:
+def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     """The config of a training.
 
     Args:
@@ -442,6 +577,6 @@ def get(method: str, preset: str | None = None, **changes: Any) -> DQNConfig | S
     unknown = set(changes) - {entry.name for entry in fields(config)}
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
-    size = (FILM_SIZES if isinstance(config, CDNAConfig) else SIZES[scene(config.env)])[preset]
+    size = SIZES.get(method, SIZES.get(scene(config.env)))[preset]
     env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {})}
     return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})

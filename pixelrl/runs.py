@@ -29,7 +29,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pixelrl import checkpoint, envs, presets
-from pixelrl.agents import build_agent
 
 FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors")
 MODES = "modes.csv"
@@ -61,11 +60,27 @@ class Run:
 
     def agent(self) -> Any:
         """The trained agent, ready to act."""
+        from pixelrl.agents import build_agent  # not above: some agents are made from stored runs
+
         env = envs.make(self.config.env, **self.config.env_kwargs)
         agent = build_agent(self.config, env)
         agent.load_policy(self.policy)
         env.close()
         return agent
+
+
+def agent_run(training: Any) -> Run:
+    """What came of the training of an agent: its config, rows, final returns, seconds, and the agent's policy."""
+    return Run(
+        config=training.config,
+        curve=pd.DataFrame(training.rows),
+        meta={
+            "final_returns": training.final_returns.tolist(),
+            "seconds": round(training.watch.seconds, 1),
+            **training.surroundings,
+        },
+        policy={name: tensor.detach().cpu().clone() for name, tensor in training.agent.policy().items()},
+    )
 
 
 def save(folder: Path, run: Run) -> None:

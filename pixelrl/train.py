@@ -22,14 +22,15 @@ from tqdm import tqdm
 from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
-from pixelrl.evaluate import evaluate
+from pixelrl.dynamics import ModelTraining
+from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
+from pixelrl.parallel import ParallelTraining
 from pixelrl.predictor import PredictorTraining
-from pixelrl.presets import CDNAConfig, RunConfig, TrainConfig
+from pixelrl.presets import ActorCriticConfig, CDNAConfig, DynamicsConfig, I2AConfig, RunConfig, TrainConfig
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
 
 SAMPLERS = {"uniform": UniformSampler, "prioritised": PrioritisedSampler}
-CURVE_SEED, FINAL_SEED = 10_000, 20_000  # first seeds of the episodes by which the curve and the result are measured
 SHOWN = ("return", "train_return", "loss", "q", "psnr_1", "moving_psnr_1")  # beside the progress bar
 
 
@@ -182,23 +183,19 @@ class Training:
 
     def result(self) -> runs.Run:
         """The finished run."""
-        return runs.Run(
-            config=self.config,
-            curve=pd.DataFrame(self.rows),
-            meta={
-                "final_returns": self.final_returns.tolist(),
-                "seconds": round(self.watch.seconds, 1),
-                **self.surroundings,
-            },
-            policy={name: tensor.detach().cpu().clone() for name, tensor in self.agent.policy().items()},
-        )
+        return runs.agent_run(self)
 
 
-TRAININGS = {CDNAConfig: PredictorTraining}
+TRAININGS: dict[type[RunConfig], type] = {
+    CDNAConfig: PredictorTraining,
+    ActorCriticConfig: ParallelTraining,
+    I2AConfig: ParallelTraining,
+    DynamicsConfig: ModelTraining,
+}
 """What makes a training of a config; of every other, `Training`."""
 
 
-def begin(config: RunConfig) -> Training | PredictorTraining:
+def begin(config: RunConfig) -> Any:
     """A training of the kind that its config asks for, not a step taken yet."""
     return TRAININGS.get(type(config), Training)(config)
 
@@ -246,7 +243,7 @@ def open_folder(folder: Path, config: RunConfig) -> None:
         raise ValueError(f"{folder} holds another training ({changed}). Name another folder, or delete this one.")
 
 
-def learn(training: Training | PredictorTraining, folder: Path | None = None, tensorboard: bool = False) -> None:
+def learn(training: Any, folder: Path | None = None, tensorboard: bool = False) -> None:
     """Run the loop to its end, with a progress bar, the curve on disk, and a checkpoint every now and then."""
     config = training.config
     board = open_board(folder, training.step) if tensorboard else None
@@ -275,7 +272,7 @@ def open_board(folder: Path | None, step: int) -> Any:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
-def report(training: Training | PredictorTraining, bar: tqdm, folder: Path | None, board: Any) -> None:
+def report(training: Any, bar: tqdm, folder: Path | None, board: Any) -> None:
     """Show the newest row of the curve beside the progress bar, and write it to the disk."""
     row = training.rows[-1]
     bar.update(training.step - bar.n)

@@ -202,3 +202,51 @@ def test_atari_without_its_emulator_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.util, "find_spec", without_ale)
     with pytest.raises(ImportError, match="pip install ale-py"):
         envs.make("pixelrl/Atari-v0", game="Pong")
+
+
+def play_minatar(env: gym.Env, seed: int, steps: int = 200) -> list[np.ndarray]:
+    """Boards of a game with actions from a list of their own."""
+    actions = np.random.default_rng(0).integers(0, 3, steps)
+    boards = [env.reset(seed=seed)[0]]
+    for action in actions:
+        board, _, terminated, truncated, _ = env.step(action)
+        boards.append(board)
+        if terminated or truncated:
+            boards.append(env.reset()[0])
+    return boards
+
+
+def test_minatar_is_a_gymnasium_environment_that_its_seed_determines() -> None:
+    """Also after other games: MinAtar itself would repeat the last action of the game before."""
+    env = envs.make("pixelrl/MinAtar-v0", game="breakout", sticky=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_env(env, skip_render_check=True)
+    fresh = play_minatar(env, 3)
+    env.step(2)
+    again = play_minatar(env, 3)
+    assert all(np.array_equal(one, other) for one, other in zip(fresh, again, strict=True))
+    assert env.observation_space.contains(fresh[0])
+    assert fresh[0].shape == (4, 10, 10)
+    other = play_minatar(env, 4)
+    assert not all(np.array_equal(one, two) for one, two in zip(fresh, other, strict=False))
+    env.close()
+
+
+def test_minatar_is_cut_off_and_drawn() -> None:
+    env = envs.make("pixelrl/MinAtar-v0", max_steps=4, sticky=0.0, render_mode="rgb_array")
+    board, _ = env.reset(seed=0)
+    assert [env.step(0)[2:4] for _ in range(4)][-1] == (False, True)
+    picture = env.render()
+    assert picture.shape == (240, 240, 3)
+    board = env.unwrapped.game.state().transpose(2, 0, 1)
+    cells = picture[12::24, 12::24]
+    colours = {plane: tuple(cells[tuple(np.argwhere(board[plane])[0])]) for plane in (0, 1, 3)}
+    empty = tuple(cells[tuple(np.argwhere(~board.any(axis=0))[0])])
+    assert len({empty, *colours.values()}) == 4
+    env.close()
+
+
+def test_a_game_that_minatar_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="tetris"):
+        envs.make("pixelrl/MinAtar-v0", game="tetris")

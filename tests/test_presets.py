@@ -11,14 +11,15 @@ import gymnasium as gym
 import pytest
 import torch
 
-from pixelrl import envs, presets
+from pixelrl import dynamics, envs, presets
 from pixelrl.agents import build_agent
 from pixelrl.predictor import build_model
 from pixelrl.train import build_replay
 
-AGENTS = [name for name, config in presets.METHODS.items() if isinstance(config, presets.TrainConfig)]
-PREDICTORS = [name for name in presets.METHODS if name not in AGENTS]
-EVERY = [(method, preset) for method in AGENTS for preset in presets.PRESETS]
+REPLAYING = [name for name, config in presets.METHODS.items() if isinstance(config, presets.TrainConfig)]
+PREDICTORS = [name for name, config in presets.METHODS.items() if isinstance(config, presets.CDNAConfig)]
+BOARDS = sorted({*presets.METHODS} - {*REPLAYING, *PREDICTORS})
+EVERY = [(method, preset) for method in REPLAYING for preset in presets.PRESETS]
 
 
 @pytest.mark.parametrize(("method", "preset"), EVERY)
@@ -43,6 +44,25 @@ def test_every_predictor_can_be_built(method: str, preset: str) -> None:
     model = build_model(config, n_actions=1)
     frame = torch.zeros(1, 3, height, width)
     assert model(frame, torch.zeros(1, 1), model.start(1)).frame.shape == frame.shape
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("method", BOARDS)
+def test_every_config_of_a_board_game_can_be_used(method: str, preset: str) -> None:
+    config = presets.get(method, preset, seed=4, device="cpu")
+    assert (config.method, config.preset, config.seed) == (method, preset, 4)
+    assert config.steps % config.eval_every == 0
+    board, _ = envs.make(config.env, **config.env_kwargs).reset(seed=0)
+    if isinstance(config, presets.DynamicsConfig):
+        said = dynamics.build_model(config)(torch.from_numpy(board)[None], torch.zeros(1, dtype=torch.int64))
+        assert said.board.shape[1:] == board.shape
+        assert presets.METHODS[config.teacher].env == config.env
+    else:
+        agent = build_agent(
+            replace(config, model="copy") if method.startswith("i2a") else config, envs.make(config.env)
+        )
+        assert agent.act(board[None], explore=True).shape == (1,)
+        assert getattr(config, "model", "copy") in (*presets.METHODS, "copy")
 
 
 def test_the_variable_chooses_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ __all__ = ["MODES", "CartPolePicture", "atari", "cartpole_pixels", "cartpole_tru
 gym.register("pixelrl/CartPolePixels-v0", entry_point=cartpole_pixels)
 gym.register("pixelrl/CartPoleTruncationAsEnd-v0", entry_point=cartpole_truncation_as_end)
 gym.register("pixelrl/Atari-v0", entry_point=atari)
+gym.register("pixelrl/MinAtar-v0", entry_point="pixelrl.envs.minatar:minatar")
 gym.register("pixelrl/Control-v0", entry_point="pixelrl.envs.control:control")
 gym.register("pixelrl/ControlPixels-v0", entry_point="pixelrl.envs.control:control_pixels")
 
