@@ -517,7 +517,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
             "env_kwargs": {"max_steps": 30},
         },
         "default": {"transitions": 20_000, "held_out": 2_000, "steps": 400, "eval_every": 100},
-        "cpu": {"steps": 5_000, "eval_every": 500},
+        "cpu": {"steps": 3_000, "eval_every": 250},
         "full": {"transitions": 1_000_000, "steps": 50_000, "eval_every": 5_000},
     },
     "Control": {
