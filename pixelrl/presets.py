@@ -421,7 +421,7 @@ FILMS = CDNAConfig(
     method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=16
 )
 BREAKOUT = ActorCriticConfig(
-    method="a2c", env="pixelrl/MinAtar-v0", env_kwargs={"game": "breakout"}, steps=1_024_000, eval_every=51_200
+    method="a2c", env="pixelrl/MinAtar-v0", env_kwargs={"game": "breakout"}, steps=512_000, eval_every=25_600
 )
 IMAGINING = I2AConfig(**{**vars(BREAKOUT), "method": "i2a"})
 METHODS: dict[str, RunConfig] = {
@@ -492,8 +492,8 @@ BOARD_SIZES: dict[str, dict[str, Any]] = {
         "env_kwargs": {"max_steps": 30},
     },
     "default": {"steps": 102_400, "eval_every": 25_600, "final_episodes": 20},
-    "cpu": {"steps": 1_024_000, "eval_every": 51_200},
-    "full": {"steps": 10_240_000, "eval_every": 512_000},
+    "cpu": {"steps": 512_000, "eval_every": 25_600},
+    "full": {"steps": 5_120_000, "eval_every": 256_000},
 }
 SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings, or of those of one method
     "CartPole": CARTPOLE_SIZES,
