@@ -1,7 +1,7 @@
 """pixelrl: the package under the book *Seeing Ahead*, small enough to be read from top to bottom.
 
 Each module is one idea and imports only from those before it:
-presets, envs, checkpoint, runs, replay, prioritised, cuda, nets, dqn, augment, sac, saliency, scores, sgqn,
+presets, envs, checkpoint, runs, replay, prioritised, cuda, nets, dqn, dyna, augment, sac, saliency, scores, sgqn,
 actor_critic, dynamics, i2a, agents, evaluate, cdna, footage, forecast, predictor, parallel, train, stats, viz, check,
 prepare.
 """

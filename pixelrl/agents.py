@@ -10,13 +10,15 @@ import torch
 from pixelrl.actor_critic import A2C
 from pixelrl.cuda import chosen_device
 from pixelrl.dqn import DQN
+from pixelrl.dyna import Dyna
 from pixelrl.i2a import I2A
-from pixelrl.presets import ActorCriticConfig, AgentConfig, DQNConfig, I2AConfig, SACConfig, SGQNConfig
+from pixelrl.presets import ActorCriticConfig, AgentConfig, DQNConfig, DynaConfig, I2AConfig, SACConfig, SGQNConfig
 from pixelrl.sac import SAC
 from pixelrl.sgqn import SGQN
 
 AGENTS: dict[type[AgentConfig], type] = {
     DQNConfig: DQN,
+    DynaConfig: Dyna,
     SACConfig: SAC,
     SGQNConfig: SGQN,
     ActorCriticConfig: A2C,

@@ -150,6 +150,33 @@ class DQNConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class DynaConfig(DQNConfig):
+    """Dyna (Sutton 1990) with an ensemble and short rollouts (Janner et al. 2019), on DQN from states."""
+
+    ensemble: int = 5
+    """Networks that model the next state."""
+    model_hidden: tuple[int, ...] = (128, 128)
+    """Widths of their layers."""
+    model_lr: float = 1e-3
+    """Learning rate of Adam."""
+    branches: int = 4
+    """Rollouts that begin at each state of a batch."""
+    rollout: int = 1
+    """Imagined steps of each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ensemble", "branches", "rollout"):
+            check_count(name, getattr(self, name))
+        check_positive("model_lr", self.model_lr)
+        if not self.model_hidden:
+            raise ValueError("model_hidden is empty; the model needs at least one layer before its outputs.")
+        if self.n_step != 1:
+            raise ValueError(f"n_step is {self.n_step}; the model learns single steps, so it must be 1.")
+        check_choice("replay", self.replay, ("uniform",))
+
+
+@dataclass(frozen=True)
 class SACConfig(TrainConfig):
     """Soft actor-critic (Haarnoja et al. 2018), from state or from pixels."""
 
@@ -388,7 +415,7 @@ def differences(a: RunConfig, b: RunConfig) -> str:
 
 KINDS = {
     kind.__name__: kind
-    for kind in (DQNConfig, SACConfig, SGQNConfig, CDNAConfig, ActorCriticConfig, I2AConfig, DynamicsConfig)
+    for kind in (DQNConfig, DynaConfig, SACConfig, SGQNConfig, CDNAConfig, ActorCriticConfig, I2AConfig, DynamicsConfig)
 }
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(
@@ -430,6 +457,8 @@ METHODS: dict[str, RunConfig] = {
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
     "dqn-cartpole-short-replay": replace(CARTPOLE, replay_size=260),
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
+    "dyna-cartpole": DynaConfig(**{**vars(CARTPOLE), "method": "dyna-cartpole", "n_step": 1, "lr": 5e-4}),
+    "dqn-cartpole-one-step": replace(CARTPOLE, n_step=1, lr=5e-4),
     "dqn-pixels": PIXELS,
     "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
     "sac-state": STATE,
