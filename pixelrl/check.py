@@ -430,3 +430,146 @@ def attribution_loss_by_hand(answer: Callable[..., float]) -> None:
             "only the pixels inside of the mask count.": -(mask * np.log(p)).mean(),
         },
     )
+
+
+@exercise("7.1")
+def move_picture(answer: Callable[..., np.ndarray]) -> None:
+    """out[i, j] = sum over a, b of kernel[a, b] frame[i + a - r, j + b - r], the edge repeated."""
+    rng = np.random.default_rng(0)
+    frame, kernel = rng.random((4, 5)), rng.random((3, 3))
+
+    def applied(kernel: np.ndarray, mode: str) -> np.ndarray:
+        padded = np.pad(frame, 1, mode=mode)
+        return sum(kernel[a, b] * padded[a : a + 4, b : b + 5] for a in range(3) for b in range(3))
+
+    expect(
+        answer(frame.copy(), kernel.copy()),
+        applied(kernel, "edge"),
+        "for a frame of 4 × 5 and a kernel of 3 × 3",
+        {
+            "beyond the edge the frame is repeated; you took zeros, which darkens the border.": applied(
+                kernel, "constant"
+            ),
+            "the kernel is turned round: its entry on the right looks to the right.": applied(
+                kernel[::-1, ::-1], "edge"
+            ),
+        },
+    )
+
+
+@exercise("7.2")
+def believe(answer: Callable[..., np.ndarray]) -> None:
+    """sum over layers of softmax(logits) layers, in every pixel."""
+    rng = np.random.default_rng(1)
+    logits, layers = rng.normal(size=(3, 2, 2)), rng.random((3, 3, 2, 2))
+    masks = np.exp(logits) / np.exp(logits).sum(axis=0)
+    over_pixels = np.exp(logits) / np.exp(logits).sum((1, 2), keepdims=True)
+    expect(
+        answer(logits.copy(), layers.copy()),
+        (masks[:, None] * layers).sum(axis=0),
+        "for three layers of 2 × 2",
+        {
+            "the masks sum to 1 over the layers, in each pixel; yours do over the pixels.": (
+                over_pixels[:, None] * layers
+            ).sum(axis=0),
+            "the layers are added up, not averaged.": (masks[:, None] * layers).mean(axis=0),
+            "the logits are no masks yet: they go through a softmax.": (logits[:, None] * layers).sum(axis=0),
+        },
+    )
+
+
+@exercise("7.3")
+def psnr_where_it_moves(answer: Callable[..., float]) -> None:
+    """10 log10(1 / MSE) over the pixels of which a colour changes by more than 0.1."""
+    rng = np.random.default_rng(2)
+    last = rng.random((3, 4, 4))
+    truth = np.clip(last + np.where(rng.random((1, 4, 4)) < 0.4, 0.5, 0.02), 0, 1)
+    forecast = np.clip(truth + 0.1 * rng.normal(size=truth.shape), 0, 1)
+    where = (np.abs(truth - last) > 0.1).any(axis=0)
+    error = (forecast - truth) ** 2
+
+    def score(mse: float) -> float:
+        return 10 * np.log10(1 / mse)
+
+    expect(
+        answer(forecast.copy(), truth.copy(), last.copy()),
+        score(error[:, where].mean()),
+        "for a frame of 4 × 4",
+        {
+            "that is the whole frame; only the pixels count that change.": score(error.mean()),
+            "those are the pixels that the forecast changes; what counts is what really changes.": score(
+                error[:, (np.abs(forecast - last) > 0.1).any(axis=0)].mean()
+            ),
+            "ten times the logarithm to the base of ten, not the natural one.": 10 * np.log(1 / error[:, where].mean()),
+        },
+    )
+
+
+@exercise("8.1")
+def every_action_of_every_board(answer: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+    """Boards repeated one by one, actions all together: b0 b0 b0 b1 b1 b1 with 0 1 2 0 1 2."""
+    boards = np.arange(8).reshape(2, 2, 2)
+    got = answer(boards.copy(), 3)
+    if not isinstance(got, tuple) or len(got) != 2:
+        raise WrongAnswerError("your function should return two arrays, boards (B A, H, W) and actions (B A,).")
+    tiled, grouped = np.tile(boards, (3, 1, 1)), np.repeat(np.arange(3), 2)
+    expect(
+        got[0],
+        np.repeat(boards, 3, axis=0),
+        "for the boards of a batch of 2 and 3 actions",
+        {"your order is b0 b1 b0 b1 ...; all actions of the first board come first, then those of the second.": tiled},
+    )
+    expect(
+        got[1],
+        np.tile(np.arange(3), 2),
+        "for the actions of a batch of 2 and 3 actions",
+        {"with your order a board meets the same action more than once; each is to meet every action.": grouped},
+    )
+
+
+@exercise("8.2")
+def distil(answer: Callable[..., float]) -> None:
+    """-mean over B of sum over a of softmax(logits) log softmax(student)."""
+    logits, student = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]), np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+
+    p, q = softmax(logits), softmax(student)
+    right = -(p * np.log(q)).sum(axis=1).mean()
+    expect(
+        answer(logits.copy(), student.copy()),
+        right,
+        "for two states and three actions",
+        {
+            "the sign is turned round: the student would learn to do the opposite.": -right,
+            "teacher and student are exchanged.": -(q * np.log(p)).sum(axis=1).mean(),
+            "the teacher's logits are no probabilities yet.": -(logits * np.log(q)).sum(axis=1).mean(),
+            "sum over the actions, and mean over the states only.": -(p * np.log(q)).mean(),
+        },
+    )
+
+
+@exercise("8.3")
+def advantages(answer: Callable[..., np.ndarray]) -> None:
+    """A_t = delta_t + gamma lambda (1 - ended_t) A_{t+1}, delta_t = r_t + gamma (1 - ended_t) V_{t+1} - V_t."""
+    reward, ended = np.array([0.0, 1.0, 0.0, 2.0]), np.array([0.0, 1.0, 0.0, 0.0])
+    value = np.array([1.0, 0.5, 2.0, 1.0, 3.0])
+
+    def backwards(ended: np.ndarray, trace: float) -> np.ndarray:
+        later, out = 0.0, np.zeros(4)
+        for t in reversed(range(4)):
+            later = reward[t] - value[t] + (1 - ended[t]) * (0.9 * value[t + 1] + trace * later)
+            out[t] = later
+        return out
+
+    expect(
+        answer(reward.copy(), ended.copy(), value.copy(), 0.9, 0.8),
+        backwards(ended, 0.9 * 0.8),
+        "for four steps, gamma = 0.9 and lambda = 0.8",
+        {
+            "an episode ended on the way; what comes after it does not count.": backwards(0 * ended, 0.9 * 0.8),
+            "later advantages count gamma times lambda, not lambda alone.": backwards(ended, 0.8),
+            "later advantages are missing: that is lambda = 0.": backwards(ended, 0.0),
+        },
+    )

@@ -9,12 +9,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import ndimage, special, stats
 from torch import nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from pixelrl import check, saliency, sgqn
+from pixelrl.actor_critic import generalised_advantage
 from pixelrl.envs import modes
+from pixelrl.i2a import distil_loss
 from pixelrl.sac import temperature_loss
 
 
@@ -107,6 +110,35 @@ def entropy(logits: np.ndarray, mask: np.ndarray) -> float:
     return float(sgqn.attribution_loss(torch.from_numpy(logits), torch.from_numpy(mask)))
 
 
+def moved(frame: np.ndarray, kernel: np.ndarray, boundary: str = "nearest") -> np.ndarray:
+    """By scipy."""
+    return ndimage.correlate(frame, kernel, mode=boundary, cval=0.0)
+
+
+def blend(logits: np.ndarray, layers: np.ndarray) -> np.ndarray:
+    return np.einsum("mhw, mchw -> chw", special.softmax(logits, axis=0), layers)
+
+
+def psnr_there(forecast: np.ndarray, truth: np.ndarray, last: np.ndarray, changed: np.ndarray | None = None) -> float:
+    """By torchmetrics, on the pixels that change."""
+    where = (np.abs((truth if changed is None else changed) - last) > 0.1).any(axis=0)
+    pair = (torch.from_numpy(x[:, where]) for x in (forecast, truth))
+    return float(peak_signal_noise_ratio(*pair, data_range=1.0))
+
+
+def tile(boards: np.ndarray, n_actions: int) -> tuple[np.ndarray, np.ndarray]:
+    return boards.repeat(n_actions, axis=0), np.arange(len(boards) * n_actions) % n_actions
+
+
+def distilled(logits: np.ndarray, student: np.ndarray) -> float:
+    return float(distil_loss(torch.from_numpy(logits), torch.from_numpy(student)))
+
+
+def gae(reward: np.ndarray, ended: np.ndarray, value: np.ndarray, gamma: float, lam: float) -> np.ndarray:
+    columns = (torch.from_numpy(x)[:, None] for x in (reward, ended, value))
+    return generalised_advantage(*columns, gamma, lam)[:, 0].numpy()
+
+
 RIGHT = {
     "1.1": (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.max(1)),
     "1.2": (check.n_step_target, n_step),
@@ -126,6 +158,12 @@ RIGHT = {
     "6.1": (check.paint_over, paint),
     "6.2": (check.sgqn_loss, consistent),
     "6.3": (check.attribution_loss_by_hand, entropy),
+    "7.1": (check.move_picture, moved),
+    "7.2": (check.believe, blend),
+    "7.3": (check.psnr_where_it_moves, psnr_there),
+    "8.1": (check.every_action_of_every_board, tile),
+    "8.2": (check.distil, distilled),
+    "8.3": (check.advantages, gae),
 }
 
 
@@ -227,6 +265,24 @@ MISTAKES = [
     (check.attribution_loss_by_hand, lambda x, m: x.size * entropy(x, m), "that is the sum"),
     (check.attribution_loss_by_hand, lambda x, m: entropy(x, ~m), "exchanged"),
     (check.attribution_loss_by_hand, lambda x, m: (m * np.log1p(np.exp(-x))).mean(), "inside of the mask count"),
+    (check.move_picture, lambda f, k: moved(f, k, "constant"), "darkens the border"),
+    (check.move_picture, lambda f, k: moved(f, k[::-1, ::-1]), "turned round"),
+    (check.believe, lambda x, y: (special.softmax(x, axis=(1, 2))[:, None] * y).sum(0), "over the layers"),
+    (check.believe, lambda x, y: blend(x, y) / 3, "not averaged"),
+    (check.believe, lambda x, y: np.einsum("mhw, mchw -> chw", x, y), "softmax"),
+    (check.psnr_where_it_moves, lambda f, y, x: -10 * np.log10(np.mean((f - y) ** 2)), "whole frame"),
+    (check.psnr_where_it_moves, lambda f, y, x: psnr_there(f, y, x, changed=f), "what really changes"),
+    (check.psnr_where_it_moves, lambda f, y, x: np.log(10) * psnr_there(f, y, x), "base of ten"),
+    (check.every_action_of_every_board, lambda b, n: b, "two arrays"),
+    (check.every_action_of_every_board, lambda b, n: (np.tile(b, (n, 1, 1)), tile(b, n)[1]), "b0 b1 b0 b1"),
+    (check.every_action_of_every_board, lambda b, n: (tile(b, n)[0], np.arange(n).repeat(len(b))), "more than once"),
+    (check.distil, lambda x, y: -distilled(x, y), "opposite"),
+    (check.distil, lambda x, y: distilled(y, x), "exchanged"),
+    (check.distil, lambda x, y: -(x * special.log_softmax(y, axis=1)).sum(1).mean(), "no probabilities"),
+    (check.distil, lambda x, y: distilled(x, y) / 3, "sum over the actions"),
+    (check.advantages, lambda r, e, v, g, lam: gae(r, 0 * e, v, g, lam), "ended on the way"),
+    (check.advantages, lambda r, e, v, g, lam: gae(r, e, v, g, lam / g), "lambda alone"),
+    (check.advantages, lambda r, e, v, g, lam: gae(r, e, v, g, 0.0), "missing"),
 ]
 
 
