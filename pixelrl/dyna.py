@@ -116,10 +116,10 @@ class Dyna(DQN):
         self.model_optimizer.step()
         metrics = super().update(batch)
         for _ in range(self.config.branches):
-            self.imagine(batch)
+            self.learn_imagined(batch)
         return {**metrics, "model_loss": loss.detach()}
 
-    def imagine(self, batch: Batch) -> None:
+    def learn_imagined(self, batch: Batch) -> None:
         """Follow the model from the states of a batch, a random action first, then the best, and learn from each step.
 
         An episode that ends with some probability counts for so much less from then on.
@@ -133,7 +133,7 @@ class Dyna(DQN):
             imagined = batch._replace(
                 obs=obs, action=action, reward=reward, next_obs=following, terminated=ended, weight=alive
             )
-            super().update(imagined)
+            DQN.update(self, imagined)
             obs, alive = following, alive * (1 - ended)
 
     def state_dict(self) -> dict[str, Any]:

@@ -492,6 +492,7 @@ CARTPOLE_SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 30_000},
     "full": {"steps": 200_000},
 }
+SHORT_SIZES = {**CARTPOLE_SIZES, "default": {"steps": 1_500}, "cpu": {"steps": 10_000, "eval_every": 500}}
 FILM_SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         "films": 8,
@@ -533,6 +534,8 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
         "cpu": {"steps": 60_000, "eval_every": 3_000, "eval_episodes": 10},
         "full": {"steps": 500_000, "eval_every": 10_000, "env_kwargs": {"size": (84, 84)}, "channels": (32, 64)},
     },
+    "dqn-cartpole-one-step": SHORT_SIZES,
+    "dyna-cartpole": SHORT_SIZES,
     "cdna": FILM_SIZES,
     "MinAtar": BOARD_SIZES,
     "a2c-partly": {**BOARD_SIZES, "cpu": {"steps": 256_000, "eval_every": 51_200}},
