@@ -492,7 +492,7 @@ CARTPOLE_SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 30_000},
     "full": {"steps": 200_000},
 }
-SHORT_SIZES = {**CARTPOLE_SIZES, "default": {"steps": 1_500}, "cpu": {"steps": 10_000, "eval_every": 500}}
+SHORT_SIZES = {**CARTPOLE_SIZES, "default": {"steps": 2_000}, "cpu": {"steps": 10_000, "eval_every": 500}}
 FILM_SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         "films": 8,
