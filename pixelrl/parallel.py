@@ -31,8 +31,7 @@ class ParallelTraining:
         torch.set_num_threads(config.threads)
         self.config = config
         self.rooms = SyncVectorEnv([self.make_env] * config.n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
-        self.env = self.rooms.envs[0]
-        self.agent = build_agent(config, self.env)
+        self.agent = build_agent(config, self.rooms.envs[0])
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.begin_row()
