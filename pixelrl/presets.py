@@ -251,6 +251,66 @@ class SGQNConfig(SACConfig):
 
 
 @dataclass(frozen=True)
+class AheadConfig:
+    """How far, for what, and by whom states are predicted while an agent learns; beside the config of that agent."""
+
+    predictor: Literal["cdna", "copy", "background", "shuffled"] = "cdna"
+    """What foresees the frames: a network, or one of the controls."""
+    model: str = "cdna-48"
+    """Name of the stored run of the network."""
+    horizon: int = 3
+    """N: the states s_{t+1}, which is real, to s_{t+N} are looked at."""
+    context: int = 3
+    """Real frames that the predictor is shown first, the newest of s_{t+1} among them."""
+    ahead_share: float = 0.25
+    """Share of the batch that is rolled on."""
+    in_target: float = 0.5
+    """Share of the predicted states' values in the target of these samples; 0 leaves them out."""
+
+    def check_ahead(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            ValueError: one of them does.
+        """
+        check_choice("predictor", self.predictor, ("cdna", "copy", "background", "shuffled"))
+        check_count("context", self.context)
+        if self.horizon < 2:
+            raise ValueError(
+                f"horizon is {self.horizon}; N must be at least 2: s_{{t+1}} is real, and the states from t + 2 on are "
+                "predicted. Without any, this is the agent that is built upon."
+            )
+        if not 0.0 < self.ahead_share <= 1.0:
+            raise ValueError(f"ahead_share is {self.ahead_share}; it must lie in (0, 1].")
+        if not 0.0 <= self.in_target <= 1.0:
+            raise ValueError(f"in_target is {self.in_target}; a share lies between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class PredictiveSACConfig(AheadConfig, SACConfig):
+    """SAC with predicted states in its target."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_ahead()
+        check_choice("objective", self.objective, ("sac",))
+
+
+@dataclass(frozen=True)
+class PredictiveSGQNConfig(AheadConfig, SGQNConfig):
+    """SGQN with predicted states in its target and in its consistency loss."""
+
+    in_consistency: float = 0.5
+    """Share of s_{t+1} to s_{t+N} in the consistency loss; 0 leaves them out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_ahead()
+        if not 0.0 <= self.in_consistency <= 1.0:
+            raise ValueError(f"in_consistency is {self.in_consistency}; a share lies between 0 and 1.")
+
+
+@dataclass(frozen=True)
 class CDNAConfig(RunConfig):
     """CDNA (Finn, Goodfellow & Levine 2016): a predictor of the next frame, and the films it learns from."""
 

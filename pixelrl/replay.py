@@ -37,10 +37,19 @@ class Batch(NamedTuple):
     """(B,) float32, importance of each transition in the loss; ones for uniform replay."""
     slots: np.ndarray
     """(B,) int64, where the transitions lie in the buffer."""
+    past_frames: torch.Tensor | None = None
+    """(B, K, C / stack, H, W), the newest frame of `next_obs` and those before it, from a buffer with a context of K;
+    where the episode is younger, its first frame is repeated."""
+    past_actions: torch.Tensor | None = None
+    """(B, K - 1, A), those between these frames; zeros before the episode began."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""
         return Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in self))
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the transitions."""
+        return Batch(*(None if x is None else x[rows] for x in self))
 
 
 def check_batch(obs: np.ndarray, space: gym.spaces.Box) -> None:
@@ -111,6 +120,10 @@ class Replay:
         gamma: discount of a step.
         sampler: how slots are drawn.
         device: where the frames lie. Beside the networks, on the GPU, no picture has to travel to an update.
+        context: K, frames that come with each transition for a video predictor, 0 for none; with `n_step` of 1.
+
+    Raises:
+        ValueError: the sizes do not fit together.
     """
 
     def __init__(
@@ -123,14 +136,17 @@ class Replay:
         n_step: int = 1,
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
+        context: int = 0,
     ) -> None:
         channels = obs_space.shape[0]
         if channels % stack:
             raise ValueError(f"observations have {channels} channels, which is no multiple of the stack of {stack}.")
         if capacity <= stack + n_step:
             raise ValueError(f"a capacity of {capacity} is too small for stacks of {stack} and {n_step}-step returns.")
+        if context and n_step != 1:
+            raise ValueError(f"a context leads to the next observation, one step ahead; n_step is {n_step}.")
         discrete = isinstance(action_space, gym.spaces.Discrete)
-        self.obs_space, self.sampler = obs_space, sampler
+        self.obs_space, self.sampler, self.context = obs_space, sampler, context
         self.capacity, self.stack, self.n_step, self.gamma = capacity, stack, n_step, gamma
         frame = np.zeros((capacity, channels // stack, *obs_space.shape[1:]), obs_space.dtype)
         self.frame = torch.from_numpy(frame).to(device)  # numpy's zeros take no memory before they are written
@@ -173,8 +189,9 @@ class Replay:
         self.frame[slot] = torch.from_numpy(obs[-self.frame.shape[1] :])
         self.age[slot] = age
         # No transition starts at an observation whose action is still to come, nor in the slots ahead,
-        # the oldest ones, whose stacks have just lost this frame.
-        self._mark((slot + np.arange(self.stack)) % self.capacity, drawable=False)
+        # the oldest ones, whose stacks or contexts have just lost this frame.
+        reach = max(self.stack, self.context - 1)
+        self._mark((slot + np.arange(reach)) % self.capacity, drawable=False)
         self.written += 1
 
     def _mark(self, slots: np.ndarray, drawable: bool) -> None:
@@ -207,7 +224,21 @@ class Replay:
             discount=torch.from_numpy(np.float32(self.gamma) ** length.astype(np.float32)),
             weight=torch.from_numpy(weight),
             slots=slots,
+            **(self._past(slots) if self.context else {}),
         )
+
+    def _past(self, slots: np.ndarray) -> dict[str, torch.Tensor]:
+        """What led to the observations after these slots (B,)."""
+        back = np.arange(self.context - 1, -1, -1)
+        age = self.age[slots][:, None] + 1  # of the next observation
+        steps = ((slots + 1)[:, None] - np.minimum(back, age)) % self.capacity
+        places = torch.from_numpy(steps).flatten().to(self.frame.device)
+        actions = self.action[steps[:, :-1]].copy()
+        actions[np.broadcast_to(back[:-1], (len(slots), self.context - 1)) > age] = 0
+        return {
+            "past_frames": self.frame.index_select(0, places).unflatten(0, steps.shape),
+            "past_actions": torch.from_numpy(actions),
+        }
 
     def sample_sequences(self, batch_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw pieces of episodes, with replacement.

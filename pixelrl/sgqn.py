@@ -7,6 +7,8 @@ mask can be told from the features, also when the picture is overlaid with anoth
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import gymnasium as gym
 import torch
 from torch import nn
@@ -69,17 +71,36 @@ def painted_over(obs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask, obs, colour.repeat(1, obs.shape[1] // 3, 1, 1))
 
 
-def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
-    """The critic's loss with consistency (eq. 3), and the mask (B, 1, H, W) that it was computed with.
+class Views(NamedTuple):
+    """What the critics say of observations, whole and painted over."""
 
-    One pass through the encoder gives the values, their attribution, and one side of the consistency loss.
+    features: torch.Tensor
+    """(B, F), of the whole observations."""
+    q: torch.Tensor
+    """(2, B), of these."""
+    q_masked: torch.Tensor
+    """(2, B), of what the masks leave."""
+    mask: torch.Tensor
+    """(B, 1, H, W) bool."""
+
+
+def whole_and_masked(agent: SGQN, obs: torch.Tensor, action: torch.Tensor) -> Views:
+    """Values of observations (B, C, H, W) uint8 and actions (B, A), with and without what they do not depend on.
+
+    One pass through the encoder gives the values and their attribution, a second the values of what is left.
     """
+    numbers = agent.encoder.numbers(obs).requires_grad_()
+    features = agent.encoder(numbers)
+    q = agent.critic(features, action)
+    mask = stack_mask(guided_gradient(q.mean(dim=0), numbers, keep_graph=True), agent.config.rho)
+    q_masked = agent.critic(agent.encoder(painted_over(obs, mask)), action)
+    return Views(features, q, q_masked, mask)
+
+
+def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
+    """The critic's loss with consistency (eq. 3), and the mask (B, 1, H, W) that it was computed with."""
     target = agent.target(batch, batch.next_obs)
-    obs = agent.encoder.numbers(batch.obs).requires_grad_()
-    features = agent.encoder(obs)
-    q = agent.critic(features, batch.action)
-    mask = stack_mask(guided_gradient(q.mean(dim=0), obs, keep_graph=True), agent.config.rho)
-    q_masked = agent.critic(agent.encoder(painted_over(batch.obs, mask)), batch.action)
+    features, q, q_masked, mask = whole_and_masked(agent, batch.obs, batch.action)
     loss = critic_loss(q, target) + agent.config.consistency * critic_loss(q_masked, q.detach())
     return Learned(loss, q, target, features), mask
 

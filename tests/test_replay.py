@@ -119,6 +119,39 @@ def test_every_transition_equals_the_reference(stack: int, n_step: int) -> None:
     assert len(replay) == replay.capacity
 
 
+@pytest.mark.parametrize(("stack", "context"), [(1, 3), (3, 3), (3, 6), (4, 2)])
+def test_a_context_is_what_led_to_the_next_observation(stack: int, context: int) -> None:
+    rng = np.random.default_rng([stack, context])
+    space = gym.spaces.Box(0, 255, (stack, 2, 3), np.uint8)
+    sampler = UniformSampler(40, np.random.default_rng(0))
+    replay = Replay(40, space, ACTIONS, sampler, stack, context=context)
+    recorder = Recorder(replay, rng)
+    seen = 0
+    for _ in range(400):
+        recorder.step()
+        slots = np.flatnonzero(replay.drawable)
+        if not len(slots):
+            continue
+        batch = replay.gather(slots, np.ones(len(slots), np.float32))
+        oldest = recorder.writes - replay.capacity + max(stack, context - 1) - 1
+        for row, slot in enumerate(slots):
+            episode, t = next(
+                (episode, t)
+                for episode in recorder.episodes
+                for t in range(len(episode.action))
+                if (episode.first_write + t) % replay.capacity == slot and episode.first_write + t >= oldest
+            )
+            times = np.arange(t + 2 - context, t + 2)
+            frames = [episode.obs[max(0, i)][-1:] for i in times]
+            np.testing.assert_array_equal(batch.past_frames[row], np.stack(frames))
+            actions = [episode.action[i] if i >= 0 else 0 for i in times[:-1]]
+            np.testing.assert_array_equal(batch.past_actions[row], actions)
+            seen += t + 2 > context
+        np.testing.assert_array_equal(batch.past_frames[:, -1], batch.next_obs[:, -1:])
+    assert seen > 1_000
+    assert batch.to(torch.device("cpu")).past_frames.shape == batch.past_frames.shape
+
+
 def state(value: float) -> np.ndarray:
     return np.array([value], np.float32)
 
@@ -239,6 +272,8 @@ def test_wrong_use_is_refused() -> None:
 
 
 def test_wrong_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_step is 2"):
+        Replay(20, gym.spaces.Box(0, 255, (3, 4, 4), np.uint8), ACTIONS, UniformSampler(20, None), n_step=2, context=3)
     with pytest.raises(ValueError, match="capacity of 7 is too small for stacks of 4 and 3-step returns"):
         buffer(7, stack=4, n_step=3)
     with pytest.raises(ValueError, match="3 channels.*stack of 2"):

@@ -48,6 +48,7 @@ class Game(gym.Env):
         return self.game.state().transpose(2, 0, 1).astype(np.uint8)
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Begin a game. Returns the board, and an empty dictionary."""
         super().reset(seed=seed)
         self.game.seed(seed)
         self.game.last_action = 0
@@ -55,10 +56,12 @@ class Game(gym.Env):
         return self.board(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Board, reward, whether the game is over, False, and an empty dictionary, after an action."""
         reward, ended = self.game.act(self.actions[action])
         return self.board(), float(reward), bool(ended), False, {}
 
     def render(self) -> np.ndarray | None:
+        """A picture of the board."""
         return picture(self.board()) if self.render_mode else None
 
 

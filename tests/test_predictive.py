@@ -1,0 +1,290 @@
+"""Predictive SGQN: eqs. 4 to 6 written out slowly, what is rolled on from what, and what remains when nothing is."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from pixelrl import cdna, presets
+from pixelrl.cdna import CDNA
+from pixelrl.predictive import (
+    Ahead,
+    BackgroundPredictor,
+    CDNAPredictor,
+    CopyPredictor,
+    PredictiveSAC,
+    PredictiveSGQN,
+    ShuffledPredictor,
+    ahead_of,
+    blended,
+    consistency_weights,
+    look_ahead,
+    predictive_objective,
+    predictive_target,
+)
+from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
+from pixelrl.replay import Batch
+from pixelrl.saliency import guided_backprop
+from pixelrl.sgqn import SGQN, stack_mask
+
+SIZE = (24, 24)
+SPACES = gym.spaces.Box(0, 255, (9, *SIZE), np.uint8), gym.spaces.Box(-1, 1, (2,), np.float32)
+SMALL = {"env_kwargs": {"size": SIZE}, "hidden": (16,), "width": 4, "projection": 8, "batch_size": 6, "device": "cpu"}
+PLAIN = presets.get("sgqn", "quick", **SMALL)
+CONFIG = PredictiveSGQNConfig(**vars(PLAIN), predictor="copy", ahead_share=0.5)
+
+
+def small_agent(kind: type = PredictiveSGQN, **changes: object) -> PredictiveSGQN:
+    torch.manual_seed(0)
+    agent = kind(replace(CONFIG, **changes), *SPACES)
+    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
+    return agent
+
+
+def small_batch(b: int = 6, context: int = 3) -> Batch:
+    rng = np.random.default_rng(0)
+    film = torch.from_numpy(rng.integers(0, 256, (b, 6, 3, *SIZE), dtype=np.uint8))
+    numbers = torch.from_numpy(rng.normal(size=(b, 2)).astype(np.float32))
+    ended = torch.zeros(b)
+    ended[1] = 1
+    actions = torch.from_numpy(rng.uniform(-1, 1, (b, 5, 2)).astype(np.float32))
+    return Batch(
+        film[:, 2:5].flatten(1, 2),
+        actions[:, 4],
+        numbers[:, 0],
+        film[:, 3:6].flatten(1, 2),
+        ended,
+        torch.full((b,), 0.9),
+        torch.ones(b),
+        np.arange(b),
+        film[:, 6 - context :],
+        actions[:, 6 - context :],
+    )
+
+
+@pytest.mark.parametrize("horizon", [2, 3, 4, 5, 6])
+def test_weights_are_those_of_equation_5(horizon: int) -> None:
+    weights = consistency_weights(horizon, 0.5)
+    assert weights == [0.5 ** (n + 1) for n in range(horizon)] + [0.5**horizon]
+    for share in (0.0, 0.2, 0.5, 1.0):
+        assert sum(consistency_weights(horizon, share)) == pytest.approx(1.0)
+    assert consistency_weights(horizon, 0.0) == [1.0] + [0.0] * horizon
+
+
+def test_a_horizon_of_one_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        consistency_weights(1, 0.5)
+    with pytest.raises(ValueError, match="s_{t\\+1} is real"):
+        replace(CONFIG, horizon=1)
+
+
+@pytest.mark.parametrize("horizon", [2, 3, 5])
+def test_values_are_blended_as_in_equation_4(horizon: int) -> None:
+    value = torch.rand(horizon, 7)
+    expected = 0.5 * value[0] + sum(value[n] for n in range(1, horizon)) / (2 * (horizon - 1))
+    torch.testing.assert_close(blended(value, 0.5), expected)
+
+
+class Counting:
+    """A predictor whose frames count the steps, and which keeps what it is told."""
+
+    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
+        self.past, self.told = (frames, actions), []
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        self.told.append(action)
+        return torch.full((len(action), 3, *SIZE), len(self.told), dtype=torch.uint8)
+
+
+def test_states_are_rolled_on_from_the_real_next_one_with_the_policys_actions() -> None:
+    agent, batch, predictor = small_agent(), small_batch(), Counting()
+    ahead = look_ahead(agent, predictor, batch.next_obs, batch.past_frames, batch.past_actions, 5)
+    assert torch.equal(predictor.past[0], batch.past_frames)
+    assert ahead.obs.shape == (5, 6, 9, *SIZE)
+    assert torch.equal(ahead.obs[0], batch.next_obs)
+    assert torch.equal(ahead.obs[1][:, :6], batch.next_obs[:, 3:])
+    assert (ahead.obs[1][:, 6:] == 1).all()
+    assert (ahead.obs[3][:, :3] == 1).all()
+    assert (ahead.obs[4] == torch.arange(2, 5).repeat_interleave(3)[:, None, None]).all()
+    assert len(predictor.told) == 4  # after the last state, nothing is predicted
+    assert torch.equal(torch.stack(predictor.told), ahead.action[:4])
+    assert not any(part.requires_grad for part in ahead)
+
+
+@pytest.mark.parametrize("horizon", [2, 3, 5])
+def test_the_target_is_equation_4_sample_by_sample(horizon: int) -> None:
+    agent, batch = small_agent(horizon=horizon), small_batch()
+    ahead = look_ahead(
+        agent, Counting(), *(x[:4] for x in (batch.next_obs, batch.past_frames, batch.past_actions)), horizon
+    )
+    torch.manual_seed(1)
+    target = predictive_target(agent, batch, ahead, 0.5)
+    for i in range(4):
+        values = []
+        for n in range(horizon):
+            features = agent.target_encoder(ahead.obs[n, i][None])
+            q = agent.target_critic(features, ahead.action[n, i][None]).min()
+            values.append(q - agent.alpha * ahead.log_prob[n, i])
+        value = 0.5 * values[0] + sum(values[1:]) / (2 * (horizon - 1))
+        expected = batch.reward[i] + 0.9 * (0 if batch.terminated[i] else value)
+        torch.testing.assert_close(target[i], torch.as_tensor(expected), rtol=0, atol=1e-5)
+    torch.manual_seed(1)
+    rest = batch.part(slice(4, None))
+    torch.testing.assert_close(target[4:], agent.target(rest, rest.next_obs))
+
+
+@pytest.mark.parametrize("horizon", [2, 3, 5])
+def test_the_objective_is_equation_6(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks and values of each state on its own, and the two sums written out; painted black, not in random colours."""
+    monkeypatch.setattr("pixelrl.sgqn.painted_over", lambda obs, mask: torch.where(mask, obs, 0))
+    agent, batch = small_agent(horizon=horizon, consistency=0.7), small_batch()
+    batch = batch.part(slice(4))
+    ahead = look_ahead(agent, Counting(), batch.next_obs, batch.past_frames, batch.past_actions, horizon)
+    learned, mask = predictive_objective(agent, batch, ahead)
+
+    def both(obs: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        attribution = guided_backprop(lambda x: agent.critic(agent.encoder(x), action).mean(dim=0), obs)
+        kept = stack_mask(attribution, agent.config.rho)
+        q = agent.critic(agent.encoder(obs), action)
+        return q, agent.critic(agent.encoder(torch.where(kept, obs, 0)), action), kept
+
+    target = predictive_target(agent, batch, ahead, 0.5)
+    q, q_masked, kept = both(batch.obs, batch.action)
+    assert torch.equal(kept, mask)
+    first = sum((q[i] - target).pow(2).mean() for i in range(2))
+    weights = [0.5 ** (n + 1) for n in range(horizon)] + [0.5**horizon]
+    second = weights[0] * sum((q[i].detach() - q_masked[i]).pow(2).mean() for i in range(2))
+    for n in range(horizon):
+        q_n, q_n_masked, _ = both(ahead.obs[n], ahead.action[n])
+        second = second + weights[n + 1] * sum((q_n[i].detach() - q_n_masked[i]).pow(2).mean() for i in range(2))
+    expected = first + 0.7 * second
+    torch.testing.assert_close(learned.loss, expected, rtol=1e-5, atol=1e-5)
+    parameters = [*agent.encoder.parameters(), *agent.critic.parameters()]
+    ours, theirs = (torch.autograd.grad(loss, parameters) for loss in (learned.loss, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_without_predictions_it_is_sgqn_exactly() -> None:
+    ours, plain = small_agent(in_target=0.0, in_consistency=0.0), small_agent()
+    plain.__class__ = SGQN
+    for agent in (ours, plain):
+        torch.manual_seed(2)
+        for _ in range(3):
+            agent.update(small_batch())
+    for name in ("encoder", "critic", "actor", "decoder"):
+        for one, other in zip(getattr(ours, name).parameters(), getattr(plain, name).parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def small_model() -> CDNA:
+    torch.manual_seed(0)
+    return CDNA(SIZE, 2, width=4, n_kernels=3, lstm_kernel=3, dtype=torch.float32)
+
+
+def test_cdna_foresees_what_it_predicts() -> None:
+    batch, model = small_batch(), small_model()
+    actions = torch.rand(6, 3, 2)
+    expected = cdna.predict(model, batch.past_frames, torch.cat([batch.past_actions, actions], dim=1))
+    predictor = CDNAPredictor(model)
+    predictor.begin(batch.past_frames, batch.past_actions)
+    for t in range(3):
+        assert torch.equal(predictor.step(actions[:, t]), cdna.as_bytes(expected[:, t]))
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_controls_do_what_they_say() -> None:
+    batch, action = small_batch(), torch.zeros(6, 2)
+    predictor = CopyPredictor()
+    predictor.begin(batch.past_frames, batch.past_actions)
+    assert torch.equal(predictor.step(action), batch.past_frames[:, -1])
+    predictor = BackgroundPredictor()
+    frames = batch.past_frames.clone()
+    frames[1:, 1:] = 7
+    predictor.begin(frames, batch.past_actions)
+    assert (predictor.step(action) == 7).all()
+    one, other = CDNAPredictor(small_model()), ShuffledPredictor(CDNAPredictor(small_model()))
+    for each in (one, other):
+        each.begin(batch.past_frames, batch.past_actions)
+    assert torch.equal(other.step(action)[1:], one.step(action)[:-1])
+
+
+class Replaying:
+    """A predictor that shows frames it was given."""
+
+    def __init__(self, frames: list[torch.Tensor]) -> None:
+        self.frames = frames
+
+    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
+        self.left = iter(self.frames)
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        return next(self.left)
+
+
+def test_the_same_frames_give_the_same_update_whoever_foresaw_them() -> None:
+    one = small_agent()
+    one.predictor = CDNAPredictor(small_model())
+    other = copy.deepcopy(one)
+    torch.manual_seed(3)
+    frames = [obs[:, 6:] for obs in ahead_of(one, small_batch()).obs[1:]]
+    other.predictor = Replaying(frames)
+    for agent in (one, other):
+        torch.manual_seed(3)
+        agent.update(small_batch())
+    for a, b in zip(one.critic.parameters(), other.critic.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_predictor_is_never_asked_to_act_and_gets_no_gradient() -> None:
+    agent = small_agent()
+    agent.predictor = CDNAPredictor(small_model())
+    agent.update(small_batch())
+    assert all(p.grad is None for p in agent.predictor.model.parameters())
+    agent.predictor = None
+    obs = small_batch().obs.numpy()
+    plain = small_agent()
+    plain.__class__ = SGQN
+    assert agent.act(obs, explore=False).shape == plain.act(obs, explore=False).shape == (6, 2)
+
+
+def test_the_share_of_the_batch_is_rolled_on() -> None:
+    agent, batch = small_agent(), small_batch()
+    assert ahead_of(agent, batch).action.shape == (3, 3, 2)
+    whole = small_agent(ahead_share=1.0)
+    assert ahead_of(whole, batch).action.shape == (3, 6, 2)
+    assert torch.isfinite(whole.update(batch)["loss"])
+
+
+def test_sac_with_equation_4_learns_its_target() -> None:
+    values = vars(presets.get("sac", "quick", **SMALL))
+    torch.manual_seed(0)
+    agent = PredictiveSAC(PredictiveSACConfig(**values, predictor="copy", ahead_share=1.0), *SPACES)
+    batch = small_batch().part(slice(4))
+    losses = [float(agent.update(batch)["loss"]) for _ in range(60)]
+    assert losses[-1] < losses[0] / 2
+    ahead = ahead_of(agent, batch)
+    assert isinstance(ahead, Ahead)
+    target = predictive_target(agent, batch, ahead, 0.5)
+    assert target[1] == batch.reward[1]  # it terminated there
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"predictor": "crystal ball"}, "predictor"),
+        ({"ahead_share": 0.0}, "ahead_share"),
+        ({"in_target": 1.5}, "in_target"),
+        ({"in_consistency": -0.1}, "in_consistency"),
+        ({"context": 0}, "context"),
+        ({"rho": 1.0}, "rho"),
+    ],
+)
+def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        replace(CONFIG, **changes)
