@@ -530,6 +530,7 @@ METHODS: dict[str, RunConfig] = {
     "svea": replace(CONTROL_PIXELS, objective="svea"),
     "sgqn": SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"}),
     "cdna": FILMS,
+    "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=7),
     "a2c": BREAKOUT,
     "a2c-partly": BREAKOUT,
     "breakout-model": DynamicsConfig(method="breakout-model", env=BREAKOUT.env, env_kwargs=BREAKOUT.env_kwargs),
@@ -597,6 +598,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
     "dqn-cartpole-one-step": SHORT_SIZES,
     "dyna-cartpole": SHORT_SIZES,
     "cdna": FILM_SIZES,
+    "cdna-48": FILM_SIZES,
     "MinAtar": BOARD_SIZES,
     "a2c-partly": {**BOARD_SIZES, "cpu": {"steps": 256_000, "eval_every": 51_200}},
     "breakout-model": {
