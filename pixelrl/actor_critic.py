@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributions import Categorical
 from torch.nn import functional as F
 
+from pixelrl.checkpoint import restore
 from pixelrl.presets import ActorCriticConfig
 from pixelrl.replay import check_batch
 
@@ -173,7 +174,7 @@ class A2C:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name in self.PARTS:
-            getattr(self, name).load_state_dict(state[name])
+            restore(getattr(self, name), state[name])
 
     def policy(self) -> dict[str, torch.Tensor]:
         """The tensors that acting needs, for a stored run."""

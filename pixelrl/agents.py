@@ -12,7 +12,18 @@ from pixelrl.cuda import chosen_device
 from pixelrl.dqn import DQN
 from pixelrl.dyna import Dyna
 from pixelrl.i2a import I2A
-from pixelrl.presets import ActorCriticConfig, AgentConfig, DQNConfig, DynaConfig, I2AConfig, SACConfig, SGQNConfig
+from pixelrl.predictive import PredictiveSAC, PredictiveSGQN
+from pixelrl.presets import (
+    ActorCriticConfig,
+    AgentConfig,
+    DQNConfig,
+    DynaConfig,
+    I2AConfig,
+    PredictiveSACConfig,
+    PredictiveSGQNConfig,
+    SACConfig,
+    SGQNConfig,
+)
 from pixelrl.sac import SAC
 from pixelrl.sgqn import SGQN
 
@@ -21,6 +32,8 @@ AGENTS: dict[type[AgentConfig], type] = {
     DynaConfig: Dyna,
     SACConfig: SAC,
     SGQNConfig: SGQN,
+    PredictiveSACConfig: PredictiveSAC,
+    PredictiveSGQNConfig: PredictiveSGQN,
     ActorCriticConfig: A2C,
     I2AConfig: I2A,
 }

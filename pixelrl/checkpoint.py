@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
 
 SUMS = "SHA256SUMS"
 TENSORS, REST = "tensors.safetensors", "state.json"
@@ -51,6 +53,20 @@ def join(tree: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "list":
         return [join(value, tensors) for value in content]
     return content
+
+
+def restore(part: nn.Module | Optimizer, state: dict[str, Any]) -> None:
+    """Give a network or an optimiser its state back.
+
+    What an optimiser remembers of a parameter then lies in memory as the parameter does: a fused step goes through both
+    from the first number to the last, in whatever order they lie.
+    """
+    part.load_state_dict(state)
+    if isinstance(part, Optimizer):
+        for parameter, memory in part.state.items():
+            for name, values in memory.items():
+                if values.dim() > 1:
+                    memory[name] = torch.empty_like(parameter).copy_(values)
 
 
 def file_sum(path: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pixelrl.checkpoint import restore
 from pixelrl.cuda import fused
 from pixelrl.nets import DuelingHead, move_towards, q_network
 from pixelrl.presets import DQNConfig
@@ -137,9 +138,8 @@ class DQN:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self.q_net.load_state_dict(state["q_net"])
-        self.target_net.load_state_dict(state["target_net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("q_net", "target_net", "optimizer"):
+            restore(getattr(self, name), state[name])
         self.rng.bit_generator.state = state["rng"]
         self.steps = state["steps"]
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pixelrl.checkpoint import restore
 from pixelrl.cuda import fused
 from pixelrl.dqn import DQN
 from pixelrl.nets import mlp
@@ -144,5 +145,5 @@ class Dyna(DQN):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         super().load_state_dict(state)
-        self.model.load_state_dict(state["model"])
-        self.model_optimizer.load_state_dict(state["model_optimizer"])
+        for name in ("model", "model_optimizer"):
+            restore(getattr(self, name), state[name])

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelrl import envs, runs
+from pixelrl.checkpoint import restore
 from pixelrl.cuda import chosen_device, fused, random_states, set_random_states
 from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import DynamicsConfig
@@ -214,8 +215,8 @@ class ModelTraining:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("model", "optimizer"):
+            restore(getattr(self, name), state[name])
         set_random_states(state)
         self.watch = runs.Stopwatch(state["seconds"])
         self.step, self.rows, self.losses = state["step"], state["rows"], state["losses"]

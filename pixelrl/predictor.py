@@ -11,6 +11,7 @@ import torch
 
 from pixelrl import envs, forecast, runs
 from pixelrl.cdna import CDNA, as_numbers, predict, sequence_loss, true_share
+from pixelrl.checkpoint import restore
 from pixelrl.cuda import chosen_device, fused, random_states, set_random_states
 from pixelrl.footage import Film, collect, fill, windows
 from pixelrl.presets import CDNAConfig
@@ -127,7 +128,7 @@ class PredictorTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name in ("model", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+            restore(getattr(self, name), state[name])
         self.replay.sampler.load_state_dict(state["sampler"])
         set_random_states(state)
         self.watch = runs.Stopwatch(state["seconds"])

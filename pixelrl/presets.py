@@ -475,7 +475,18 @@ def differences(a: RunConfig, b: RunConfig) -> str:
 
 KINDS = {
     kind.__name__: kind
-    for kind in (DQNConfig, DynaConfig, SACConfig, SGQNConfig, CDNAConfig, ActorCriticConfig, I2AConfig, DynamicsConfig)
+    for kind in (
+        DQNConfig,
+        DynaConfig,
+        SACConfig,
+        SGQNConfig,
+        PredictiveSACConfig,
+        PredictiveSGQNConfig,
+        CDNAConfig,
+        ActorCriticConfig,
+        I2AConfig,
+        DynamicsConfig,
+    )
 }
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
 PIXELS = replace(

@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim import Adam
 
 from pixelrl.augment import overlay_pictures, random_overlay, random_shift
+from pixelrl.checkpoint import restore
 from pixelrl.cuda import fused
 from pixelrl.nets import Encoder, GaussianActor, TwinCritic, move_towards, projection
 from pixelrl.presets import SACConfig
@@ -243,7 +244,7 @@ class SAC:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         for name in self.PARTS:
-            getattr(self, name).load_state_dict(state[name])
+            restore(getattr(self, name), state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
         self.rng.bit_generator.state = state["rng"]
         self.steps = state["steps"]

@@ -26,7 +26,15 @@ from pixelrl.dynamics import ModelTraining
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
 from pixelrl.parallel import ParallelTraining
 from pixelrl.predictor import PredictorTraining
-from pixelrl.presets import ActorCriticConfig, CDNAConfig, DynamicsConfig, I2AConfig, RunConfig, TrainConfig
+from pixelrl.presets import (
+    ActorCriticConfig,
+    AheadConfig,
+    CDNAConfig,
+    DynamicsConfig,
+    I2AConfig,
+    RunConfig,
+    TrainConfig,
+)
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
 
@@ -82,7 +90,8 @@ def build_replay(config: TrainConfig, env: gym.Env, device: torch.device | str =
     sampler = SAMPLERS[config.replay](config.replay_size, np.random.default_rng([config.seed, 2]))
     stack = env.get_wrapper_attr("stack_size") if env.has_wrapper_attr("stack_size") else 1
     spaces = env.observation_space, env.action_space
-    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device)
+    context = config.context if isinstance(config, AheadConfig) else 0
+    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device, context)
 
 
 class Training:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pixelrl import checkpoint
 
@@ -285,3 +286,27 @@ def test_a_killed_process_leaves_whole_checkpoints(tmp_path: Path) -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_restored_optimiser_steps_as_the_first_one_would(kind: type, fused: bool, tmp_path: Path) -> None:
+    """Also for a parameter that lies channels-last, which files do not know."""
+    weights = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def step(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        slope = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+        parameter.grad = slope.contiguous(memory_format=torch.channels_last)
+        optimizer.step()
+
+    first = nn.Parameter(weights.clone().contiguous(memory_format=torch.channels_last))
+    optimizer = kind([first], lr=0.1, fused=fused)
+    step(first, optimizer, 1)
+    checkpoint.save(tmp_path, 1, {"optimizer": optimizer.state_dict()})
+    second = nn.Parameter(first.detach().clone(memory_format=torch.preserve_format))
+    other = kind([second], lr=0.1, fused=fused)
+    checkpoint.restore(other, checkpoint.newest(tmp_path)["optimizer"])
+    for seed in (2, 3):
+        step(first, optimizer, seed)
+        step(second, other, seed)
+    assert torch.equal(first, second)

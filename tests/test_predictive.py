@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from test_train import assert_same
 
-from pixelrl import cdna, presets
+from pixelrl import cdna, presets, runs
 from pixelrl.cdna import CDNA
 from pixelrl.predictive import (
     Ahead,
@@ -27,10 +30,12 @@ from pixelrl.predictive import (
     predictive_objective,
     predictive_target,
 )
+from pixelrl.predictor import build_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, stack_mask
+from pixelrl.train import Training, train
 
 SIZE = (24, 24)
 SPACES = gym.spaces.Box(0, 255, (9, *SIZE), np.uint8), gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -288,3 +293,38 @@ def test_sac_with_equation_4_learns_its_target() -> None:
 def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize("kind", ["sac", "sgqn"])
+def test_a_resumed_training_equals_an_unbroken_one(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = presets.get(
+        kind, "quick", steps=126, learning_starts=120, eval_every=63, checkpoint_seconds=0.0, device="cpu"
+    )
+    make = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}[kind]
+    config = make(**vars(plain), predictor="background", context=5)
+    unbroken = train(config)
+    add_row = Training.add_row
+
+    def torn(self: Training) -> None:
+        if self.step == 126:
+            raise InterruptedError
+        add_row(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "add_row", torn)
+        with pytest.raises(InterruptedError):
+            train(config, tmp_path)
+    torch.manual_seed(5)
+    assert_same(unbroken, train(config, tmp_path))
+    assert unbroken.curve["loss"].notna().any()
+
+
+def test_a_network_for_frames_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="cdna-48"):
+        small_agent(predictor="cdna")
+    film = presets.get("cdna-48", "quick")
+    run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 2).state_dict())
+    runs.save(tmp_path / "cdna-48" / "seed-0", run)
+    with pytest.raises(ValueError, match=r"frames of \(32, 32\); the agent sees frames of \(24, 24\)"):
+        small_agent(predictor="cdna")

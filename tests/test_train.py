@@ -142,6 +142,18 @@ def die_in_each(folder: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("method", ["svea", "sgqn"])
+def test_an_agent_from_pixels_resumes_between_two_updates(method: str, tmp_path: Path) -> None:
+    """Its encoder lies channels-last in memory, and so must what the optimiser remembers of it."""
+    sizes = {"steps": 130, "learning_starts": 120, "eval_every": 65, "eval_episodes": 1, "final_episodes": 1}
+    config = presets.get(method, "quick", **sizes, checkpoint_seconds=0.0, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(config, tmp_path, 252, interrupt)  # 125 of them in the evaluation
+    assert [path.name for path in checkpoint.found(tmp_path)] == ["checkpoint-0000000125"]
+    torch.manual_seed(99)
+    assert_same(train(config), train(config, tmp_path))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_and_resumed_is_the_unbroken_run(unbroken: dict, tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=die_in_each, args=(tmp_path,))
