@@ -47,7 +47,7 @@ class Batch(NamedTuple):
         """The same batch with its tensors on a device."""
         return Batch(*(x.to(device) if isinstance(x, torch.Tensor) else x for x in self))
 
-    def part(self, rows: slice) -> Batch:
+    def part(self, rows: slice | np.ndarray) -> Batch:
         """Some of the transitions."""
         return Batch(*(None if x is None else x[rows] for x in self))
 
