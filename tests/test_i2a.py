@@ -95,8 +95,9 @@ def test_the_copy_model_changes_nothing() -> None:
     assert imagined.alive.all()
 
 
-def test_rollouts_are_read_from_their_end() -> None:
-    """Against one step of the recurrent network after another."""
+def test_rollouts_are_read_from_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against one step of the recurrent network after another, in float32."""
+    monkeypatch.setattr("pixelrl.i2a.fastest_dtype", lambda device: torch.float32)
     torch.manual_seed(0)
     encoder = RolloutEncoder(SHAPE, width=4, hidden=8, code=6)
     imagined = Imagined(boards(2 * 3 * 4).unflatten(0, (2, 3, 4)), torch.rand(2, 3, 4), torch.ones(2, 3, 4))
