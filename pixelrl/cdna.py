@@ -213,6 +213,21 @@ def as_bytes(frames: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def remembered(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> State:
+    """What the network remembers before it is shown the last of frames (B, K, 3, H, W) uint8.
+
+    Args:
+        model: on the device of the frames.
+        frames: what was seen.
+        actions: (B, K - 1, A), those between the frames.
+    """
+    state = model.start(len(frames))
+    for frame, action in zip(frames[:, :-1].unbind(1), actions.unbind(1), strict=True):
+        state = model(as_numbers(frame), action, state).state
+    return state
+
+
+@torch.no_grad()
 def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     """See the first frames of an episode, then go on alone: every further frame is predicted from the last prediction.
 
@@ -230,15 +245,11 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
     if actions.shape[1] < k:
         raise ValueError(f"to predict, {k} frames need at least {k} actions; got {actions.shape[1]}.")
     frames, actions = frames.to(device), actions.to(device)
-    frame, state, predicted = as_numbers(frames[:, 0]), model.start(len(frames)), []
-    for t in range(actions.shape[1]):
-        prediction = model(frame, actions[:, t], state)
-        state = prediction.state
-        if t + 1 < k:
-            frame = as_numbers(frames[:, t + 1])
-        else:
-            frame = prediction.frame
-            predicted.append(frame)
+    state, frame, predicted = remembered(model, frames, actions[:, : k - 1]), as_numbers(frames[:, -1]), []
+    for action in actions[:, k - 1 :].unbind(1):
+        prediction = model(frame, action, state)
+        frame, state = prediction.frame, prediction.state
+        predicted.append(frame)
     return torch.stack(predicted, dim=1).to(home)
 
 

@@ -5,18 +5,17 @@ It learns from the play of an agent that is partly trained: one that knows nothi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import nn
 from torch.nn import functional as F
 
 from pixelrl import envs, runs
-from pixelrl.checkpoint import restore
-from pixelrl.cuda import chosen_device, fused, random_states, set_random_states
+from pixelrl.cuda import chosen_device, random_states, set_random_states
+from pixelrl.fitting import Fitting
 from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import DynamicsConfig
 
@@ -98,7 +97,7 @@ class Play(NamedTuple):
     ended: torch.Tensor
     """(n,) float32, 0 or 1."""
 
-    def at(self, rows: torch.Tensor, device: torch.device) -> Play:
+    def at(self, rows: torch.Tensor | slice, device: torch.device) -> Play:
         """Some of the steps, on a device."""
         return Play(*(part[rows].to(device) for part in self))
 
@@ -151,8 +150,8 @@ def load_model(name: str) -> EnvironmentModel | CopyModel:
     return model.requires_grad_(False)
 
 
-class ModelTraining:
-    """A training in progress: recorded play, network, optimiser, and how far they have come.
+class ModelTraining(Fitting):
+    """A training of a model of a game in progress.
 
     Args:
         config: from `presets.get`.
@@ -160,75 +159,20 @@ class ModelTraining:
 
     def __init__(self, config: DynamicsConfig) -> None:
         torch.set_num_threads(config.threads)
-        self.config = config
         teacher = runs.load(config.teacher)[0]
         self.play = record(teacher, config.transitions, PLAY_SEED)
-        self.held_out = record(teacher, config.held_out, PLAY_SEED + 1)
-        self.model = build_model(config)
-        self.device = next(self.model.parameters()).device
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, **fused(self.device))
-        self.step = 0
-        self.rows: list[dict[str, float]] = []
-        self.losses: list[float] = []  # since the last row
-        self.watch = runs.Stopwatch()
-        self.surroundings = runs.surroundings()
-        self.ready = True  # for a checkpoint: always
+        held_out = record(teacher, config.held_out, PLAY_SEED + 1)
+        super().__init__(config, build_model(config))
+        self.held_out = held_out.at(slice(None), self.device)
 
-    @property
-    def finished(self) -> bool:
-        """Whether all updates are made."""
-        return self.step >= self.config.steps
+    def loss(self) -> torch.Tensor:
+        """Of steps of the recorded play."""
+        play = self.play.at(torch.randint(len(self.play.action), (self.config.batch_size,)), self.device)
+        return model_loss(self.model(play.board, play.action), play)
 
-    def advance(self) -> None:
-        """One update."""
-        rows = torch.randint(len(self.play.action), (self.config.batch_size,))
-        play = self.play.at(rows, self.device)
-        loss = model_loss(self.model(play.board, play.action), play)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.losses.append(float(loss.detach()))
-        self.step += 1
-
-    def add_row(self) -> None:
-        """Measure the model on play that it has not seen, and add a row to the curve."""
-        row = {"step": self.step, "seconds": round(self.watch.seconds, 2), "loss": float(np.mean(self.losses))}
-        self.rows.append(
-            row | accuracy(self.model, self.held_out.at(torch.arange(len(self.held_out.action)), self.device))
-        )
-        self.losses = []
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state between two updates; the play is recorded again from its seed."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            **random_states(),
-            "seconds": self.watch.seconds,
-            "step": self.step,
-            "rows": self.rows,
-            "losses": self.losses,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-        for name in ("model", "optimizer"):
-            restore(getattr(self, name), state[name])
-        set_random_states(state)
-        self.watch = runs.Stopwatch(state["seconds"])
-        self.step, self.rows, self.losses = state["step"], state["rows"], state["losses"]
-
-    def result(self) -> runs.Run:
-        """The finished run."""
-        return runs.Run(
-            config=self.config,
-            curve=pd.DataFrame(self.rows),
-            meta={"seconds": round(self.watch.seconds, 1), **self.surroundings},
-            policy={name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()},
-        )
+    def scores(self) -> dict[str, float]:
+        """Of what the model says of play that it has not seen."""
+        return accuracy(self.model, self.held_out)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pixelrl.actor_critic import A2C, Rollout, board_features
 from pixelrl.dynamics import CopyModel, EnvironmentModel, load_model
-from pixelrl.nets import computing_in, fastest_dtype
+from pixelrl.nets import computing_in, fastest_dtype, joined, load_joined
 from pixelrl.presets import I2AConfig
 
 
@@ -157,14 +157,8 @@ class I2A(A2C):
 
     def policy(self) -> dict[str, torch.Tensor]:
         """The tensors that acting needs, for a stored run; the environment model is a run of its own."""
-        return {
-            f"{part}.{name}": x
-            for part in ("net", "rollout_policy")
-            for name, x in getattr(self, part).state_dict().items()
-        }
+        return joined({"net": self.net, "rollout_policy": self.rollout_policy})
 
     def load_policy(self, tensors: dict[str, torch.Tensor]) -> None:
         """Act as a stored run did; training on from here starts with fresh optimisers."""
-        for part in ("net", "rollout_policy"):
-            own = {name.removeprefix(f"{part}."): x for name, x in tensors.items() if name.startswith(f"{part}.")}
-            getattr(self, part).load_state_dict(own)
+        load_joined({"net": self.net, "rollout_policy": self.rollout_policy}, tensors)

@@ -241,3 +241,14 @@ class GaussianActor(nn.Module):
 def move_towards(target_net: nn.Module, net: nn.Module, tau: float) -> None:
     """Target parameters <- (1 - tau) target + tau online. With tau = 1 there is no target network any more."""
     torch._foreach_lerp_(list(target_net.parameters()), list(net.parameters()), tau)
+
+
+def joined(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """The tensors of several networks, each under `NAME.` and its own name."""
+    return {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
+
+
+def load_joined(parts: dict[str, nn.Module], tensors: dict[str, torch.Tensor]) -> None:
+    """Give networks back what `joined` took from them."""
+    for name, part in parts.items():
+        part.load_state_dict({k.removeprefix(f"{name}."): x for k, x in tensors.items() if k.startswith(f"{name}.")})

@@ -14,7 +14,7 @@ import torch
 
 from pixelrl import runs
 from pixelrl.augment import random_shift
-from pixelrl.cdna import CDNA, as_bytes, as_numbers
+from pixelrl.cdna import CDNA, as_bytes, as_numbers, remembered
 from pixelrl.predictor import load_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
@@ -42,11 +42,8 @@ class CDNAPredictor:
     def __init__(self, model: CDNA) -> None:
         self.model = model.requires_grad_(False)
 
-    @torch.no_grad()
     def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.state = self.model.start(len(frames))
-        for frame, action in zip(frames.unbind(1), actions.unbind(1), strict=False):
-            self.state = self.model(as_numbers(frame), action, self.state).state
+        self.state = remembered(self.model, frames, actions)
         self.frame = as_numbers(frames[:, -1])
 
     @torch.no_grad()

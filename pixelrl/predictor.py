@@ -11,8 +11,8 @@ import torch
 
 from pixelrl import envs, forecast, runs
 from pixelrl.cdna import CDNA, as_numbers, predict, sequence_loss, true_share
-from pixelrl.checkpoint import restore
-from pixelrl.cuda import chosen_device, fused, random_states, set_random_states
+from pixelrl.cuda import chosen_device
+from pixelrl.fitting import Fitting
 from pixelrl.footage import Film, collect, fill, windows
 from pixelrl.presets import CDNAConfig
 from pixelrl.replay import Replay, UniformSampler
@@ -38,8 +38,8 @@ def load_model(run: runs.Run) -> CDNA:
     return model.requires_grad_(False)
 
 
-class PredictorTraining:
-    """A training in progress: films, network, optimiser, and how far they have come.
+class PredictorTraining(Fitting):
+    """A training of a video predictor in progress; after it, `meta["forecast"]` has the scores by method and horizon.
 
     Args:
         config: from `presets.get`.
@@ -47,56 +47,28 @@ class PredictorTraining:
 
     def __init__(self, config: CDNAConfig) -> None:
         torch.set_num_threads(config.threads)
-        self.config = config
         films = collect(config.env_kwargs, config.films + config.held_out, config.film_steps, FILM_SEED)
         films, held_out = films[: config.films], films[config.films :]
         n_actions = films[0].actions.shape[1]
-        self.model = build_model(config, n_actions)
-        device = self.model.scenery.device
-        self.replay = build_buffer(films, config, n_actions, device)
-        self.pieces = windows(held_out, config.context + config.horizon)
+        model = build_model(config, n_actions)
         self.background = forecast.background(films)
-        self.model.scenery.data = torch.logit(self.background.clamp(0.01, 0.99)).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, **fused(device))
-        self.step = 0
-        self.rows: list[dict[str, float]] = []
-        self.losses: list[torch.Tensor] = []  # since the last row
-        self.table: pd.DataFrame | None = None
-        self.watch = runs.Stopwatch()
-        self.surroundings = runs.surroundings()
+        model.scenery.data = torch.logit(self.background.clamp(0.01, 0.99)).to(model.scenery.device)
+        self.replay = build_buffer(films, config, n_actions, model.scenery.device)
+        self.pieces = windows(held_out, config.context + config.horizon)
+        super().__init__(config, model)
 
-    ready = True  # for a checkpoint: after any update
-
-    @property
-    def finished(self) -> bool:
-        """Whether all updates are made."""
-        return self.step >= self.config.steps
-
-    def advance(self) -> None:
-        """One update."""
+    def loss(self) -> torch.Tensor:
+        """Of sequences of the films, with scheduled sampling."""
         config = self.config
         frames, actions = self.replay.sample_sequences(config.batch_size, config.length)
         share = true_share(self.step, config.pace)
-        loss = sequence_loss(self.model, frames, actions.to(frames.device), config.context, share)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.losses.append(loss.detach())
-        self.step += 1
+        return sequence_loss(self.model, frames, actions.to(frames.device), config.context, share)
 
-    def add_row(self) -> None:
-        """Predict the held-out films, and add a row to the curve."""
+    def scores(self) -> dict[str, float]:
+        """Of forecasts of the held-out films, by horizon."""
         seen = self.pieces.frames[:, : self.config.context]
         table = self.compare({"CDNA": predict(self.model, seen, self.pieces.actions)}).set_index("horizon")
-        row = {
-            "step": self.step,
-            "seconds": round(self.watch.seconds, 2),
-            "loss": float(torch.stack(self.losses).mean()),
-        }
-        for h in table.index:
-            row |= {f"psnr_{h}": table.psnr[h], f"moving_psnr_{h}": table.moving_psnr[h]}
-        self.rows.append(row)
-        self.losses = []
+        return {f"{name}_{h}": table.loc[h, name] for h in table.index for name in ("psnr", "moving_psnr")}
 
     def compare(self, forecasts: dict[str, torch.Tensor], poses: forecast.Poses | None = None) -> pd.DataFrame:
         """Scores of forecasts of the held-out films."""
@@ -110,42 +82,16 @@ class PredictorTraining:
         env.close()
         learned = forecast.learned(self.model, self.pieces, self.config.context)
         others = forecast.baselines(seen, self.background, self.config.horizon)
-        self.table = self.compare({**learned, **others}, poses)
+        self.findings = {"forecast": self.compare({**learned, **others}, poses).to_dict("list")}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state between two updates; the films are made again from their seed."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.replay.sampler.state_dict(),
-            **random_states(),
-            "seconds": self.watch.seconds,
-            "step": self.step,
-            "rows": self.rows,
-            "losses": self.losses,
-        }
+        """The state between two updates."""
+        return {**super().state_dict(), "sampler": self.replay.sampler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        for name in ("model", "optimizer"):
-            restore(getattr(self, name), state[name])
+        super().load_state_dict(state)
         self.replay.sampler.load_state_dict(state["sampler"])
-        set_random_states(state)
-        self.watch = runs.Stopwatch(state["seconds"])
-        self.step, self.rows, self.losses = state["step"], state["rows"], state["losses"]
-
-    def result(self) -> runs.Run:
-        """The finished run; its table of scores by method and horizon is in `meta["forecast"]`."""
-        return runs.Run(
-            config=self.config,
-            curve=pd.DataFrame(self.rows),
-            meta={
-                "forecast": self.table.to_dict("list"),
-                "seconds": round(self.watch.seconds, 1),
-                **self.surroundings,
-            },
-            policy={name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()},
-        )
 
 
 def build_buffer(films: list[Film], config: CDNAConfig, n_actions: int, device: torch.device) -> Replay:

@@ -229,16 +229,10 @@ class Replay:
 
     def _past(self, slots: np.ndarray) -> dict[str, torch.Tensor]:
         """What led to the observations after these slots (B,)."""
-        back = np.arange(self.context - 1, -1, -1)
-        age = self.age[slots][:, None] + 1  # of the next observation
-        steps = ((slots + 1)[:, None] - np.minimum(back, age)) % self.capacity
-        places = torch.from_numpy(steps).flatten().to(self.frame.device)
-        actions = self.action[steps[:, :-1]].copy()
-        actions[np.broadcast_to(back[:-1], (len(slots), self.context - 1)) > age] = 0
-        return {
-            "past_frames": self.frame.index_select(0, places).unflatten(0, steps.shape),
-            "past_actions": torch.from_numpy(actions),
-        }
+        steps = self._steps_to((slots + 1) % self.capacity, self.context)
+        actions = self.action[steps[:, :-1]]
+        actions[steps[:, :-1] == steps[:, 1:]] = 0  # the same frame twice: the episode had not begun
+        return {"past_frames": self._frames(steps), "past_actions": torch.from_numpy(actions)}
 
     def sample_sequences(self, batch_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw pieces of episodes, with replacement.
@@ -258,9 +252,7 @@ class Replay:
             raise RuntimeError(f"the buffer holds no episode of {length} frames.")
         slots = starts[self.sampler.rng.integers(len(starts), size=batch_size)]
         steps = (slots[:, None] + np.arange(length)) % self.capacity
-        places = torch.from_numpy(steps).flatten().to(self.frame.device)
-        frames = self.frame.index_select(0, places).unflatten(0, steps.shape)
-        return frames, torch.from_numpy(self.action[steps[:, :-1]])
+        return self._frames(steps), torch.from_numpy(self.action[steps[:, :-1]])
 
     def sequence_starts(self, length: int) -> np.ndarray:
         """Slots (n,) at which `length` frames of one episode begin, the oldest ones first."""
@@ -272,12 +264,17 @@ class Replay:
         return order[: len(whole)][whole]
 
     def _observations(self, slots: np.ndarray) -> torch.Tensor:
-        back = np.minimum(
-            np.arange(self.stack - 1, -1, -1), self.age[slots][:, None]
-        )  # the first frame fills the stack
-        places = torch.from_numpy((slots[:, None] - back) % self.capacity).flatten().to(self.frame.device)
-        frames = self.frame.index_select(0, places)  # (B stack, C / stack, H, W); three times as fast as frame[places]
-        return frames.reshape(len(slots), *self.obs_space.shape)
+        return self._frames(self._steps_to(slots, self.stack)).reshape(len(slots), *self.obs_space.shape)
+
+    def _steps_to(self, slots: np.ndarray, length: int) -> np.ndarray:
+        """Slots (B, length) of the frames that lead to these (B,); an episode's first stands in for those before it."""
+        back = np.minimum(np.arange(length - 1, -1, -1), self.age[slots][:, None])
+        return (slots[:, None] - back) % self.capacity
+
+    def _frames(self, steps: np.ndarray) -> torch.Tensor:
+        """Frames (B, T, C / stack, H, W) of slots (B, T); three times as fast as frame[steps]."""
+        places = torch.from_numpy(steps).flatten().to(self.frame.device)
+        return self.frame.index_select(0, places).unflatten(0, steps.shape)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that is remembered; writing to these tensors writes to the buffer."""

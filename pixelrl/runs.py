@@ -79,8 +79,13 @@ def agent_run(training: Any) -> Run:
             "seconds": round(training.watch.seconds, 1),
             **training.surroundings,
         },
-        policy={name: tensor.detach().cpu().clone() for name, tensor in training.agent.policy().items()},
+        policy=kept(training.agent.policy()),
     )
+
+
+def kept(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies for a run, of which nothing that is trained on changes anything."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def save(folder: Path, run: Run) -> None:

@@ -21,7 +21,7 @@ from torch.optim import Adam
 from pixelrl.augment import overlay_pictures, random_overlay, random_shift
 from pixelrl.checkpoint import restore
 from pixelrl.cuda import fused
-from pixelrl.nets import Encoder, GaussianActor, TwinCritic, move_towards, projection
+from pixelrl.nets import Encoder, GaussianActor, TwinCritic, joined, load_joined, move_towards, projection
 from pixelrl.presets import SACConfig
 from pixelrl.replay import Batch, check_batch
 
@@ -251,14 +251,11 @@ class SAC:
 
     def policy(self) -> dict[str, torch.Tensor]:
         """The tensors of a stored run: encoder and actor, which act, and the critics, which can be asked why."""
-        parts = {name: getattr(self, name).state_dict() for name in self.STORED}
-        return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
+        return joined({name: getattr(self, name) for name in self.STORED})
 
     def load_policy(self, tensors: dict[str, torch.Tensor]) -> None:
         """Act as a stored run did; training on from here starts with fresh optimisers."""
-        for name in self.STORED:
-            part = {key.removeprefix(f"{name}."): x for key, x in tensors.items() if key.startswith(f"{name}.")}
-            getattr(self, name).load_state_dict(part)
+        load_joined({name: getattr(self, name) for name in self.STORED}, tensors)
         self.target_encoder.load_state_dict(self.encoder.state_dict())
         self.target_critic.load_state_dict(self.critic.state_dict())
 

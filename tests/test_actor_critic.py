@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
-from test_train import assert_same
+from test_train import assert_resumes
 
 from pixelrl import envs, presets
 from pixelrl.actor_critic import A2C, Choice, Rollout, actor_critic_loss, generalised_advantage
@@ -138,29 +138,10 @@ def test_returns_are_the_sums_of_rewards() -> None:
     assert len(expected) > 4
 
 
-class TornError(Exception):
-    """What ends a training before its time."""
-
-
 @pytest.mark.parametrize("torn_at", [40, 60])
-def test_a_resumed_training_equals_an_unbroken_one(
-    torn_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_training_equals_an_unbroken_one(torn_at: int, tmp_path: Path) -> None:
     config = replace(QUICK, steps=120, checkpoint_seconds=0.0)
-    unbroken = train(config)
-    advance = ParallelTraining.advance
-
-    def torn(self: ParallelTraining) -> None:
-        if self.step >= torn_at:
-            raise TornError
-        advance(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ParallelTraining, "advance", torn)
-        with pytest.raises(TornError):
-            train(config, tmp_path)
-    torch.manual_seed(5)
-    assert_same(unbroken, train(config, tmp_path))
+    unbroken = assert_resumes(config, tmp_path, ParallelTraining, "advance", torn_at)
     assert unbroken.curve["step"].tolist() == [40, 80, 120]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train import assert_same
+from test_train import assert_resumes
 from torch import nn
 
 from pixelrl import dynamics, envs, presets, runs
@@ -152,24 +152,9 @@ def test_an_update_moves_the_rollout_policy_towards_the_policy() -> None:
 
 @pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("method", ["i2a", "i2a-copy", "i2a-1"])
-def test_a_resumed_training_equals_an_unbroken_one(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_training_equals_an_unbroken_one(method: str, tmp_path: Path) -> None:
     config = presets.get(method, "quick", checkpoint_seconds=0.0, device="cpu")
-    unbroken = train(config)
-    add_row = ParallelTraining.add_row
-
-    def torn(self: ParallelTraining) -> None:
-        if self.step == 80:
-            raise InterruptedError
-        add_row(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ParallelTraining, "add_row", torn)
-        with pytest.raises(InterruptedError):
-            train(config, tmp_path)
-    torch.manual_seed(5)
-    assert_same(unbroken, train(config, tmp_path))
+    unbroken = assert_resumes(config, tmp_path, ParallelTraining, "add_row", 80)
     agent = unbroken.agent()
     assert agent.act(boards(7).numpy(), explore=False).shape == (7,)
 

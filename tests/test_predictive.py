@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_train import assert_same
+from test_train import assert_resumes
 
 from pixelrl import cdna, presets, runs
 from pixelrl.cdna import CDNA
@@ -35,7 +35,7 @@ from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, stack_mask
-from pixelrl.train import Training, train
+from pixelrl.train import Training
 
 SIZE = (24, 24)
 SPACES = gym.spaces.Box(0, 255, (9, *SIZE), np.uint8), gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -296,26 +296,13 @@ def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sac", "sgqn"])
-def test_a_resumed_training_equals_an_unbroken_one(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_training_equals_an_unbroken_one(kind: str, tmp_path: Path) -> None:
     plain = presets.get(
         kind, "quick", steps=126, learning_starts=120, eval_every=63, checkpoint_seconds=0.0, device="cpu"
     )
     make = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}[kind]
     config = make(**vars(plain), predictor="background", context=5)
-    unbroken = train(config)
-    add_row = Training.add_row
-
-    def torn(self: Training) -> None:
-        if self.step == 126:
-            raise InterruptedError
-        add_row(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "add_row", torn)
-        with pytest.raises(InterruptedError):
-            train(config, tmp_path)
-    torch.manual_seed(5)
-    assert_same(unbroken, train(config, tmp_path))
+    unbroken = assert_resumes(config, tmp_path, Training, "add_row", 126)
     assert unbroken.curve["loss"].notna().any()
 
 

@@ -44,6 +44,25 @@ def assert_same(one: runs.Run, other: runs.Run) -> None:
     assert all(torch.equal(one.policy[name], other.policy[name]) for name in one.policy)
 
 
+def assert_resumes(config: presets.RunConfig, folder: Path, kind: type, method: str, torn_at: int) -> runs.Run:
+    """A training that a method of its class tore at a step, and that was taken up again, is the unbroken run."""
+    unbroken = train(config)
+    whole = getattr(kind, method)
+
+    def torn(self: Any) -> None:
+        if self.step >= torn_at:
+            raise InterruptedError
+        whole(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, method, torn)
+        with pytest.raises(InterruptedError):
+            train(config, folder)
+    torch.manual_seed(5)
+    assert_same(unbroken, train(config, folder))
+    return unbroken
+
+
 def test_the_configs_differ_where_it_matters() -> None:
     states, pixels = CONFIGS["states"], CONFIGS["pixels"]
     assert (states.replay, states.head, states.target) == ("uniform", "linear", "max")

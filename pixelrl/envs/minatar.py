@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import gymnasium as gym
 import numpy as np
@@ -79,7 +77,7 @@ def minatar(
 def picture(board: np.ndarray) -> np.ndarray:
     """A board (C, H, W) of numbers from 0 to 1 in colours, (H × 24, W × 24, 3) uint8; what is unsure is faint."""
     colours = COLOURS[1 : len(board) + 1].astype(float)
-    seen: Any = np.broadcast_to(COLOURS[0].astype(float), (*board.shape[1:], 3))
+    seen = np.full((*board.shape[1:], 3), COLOURS[0], float)
     for plane, colour in zip(board[::-1], colours[::-1], strict=True):  # the first planes on top
         seen = seen + plane[..., None] * (colour - seen)
     return cv2.resize(seen.astype(np.uint8), None, fx=CELL, fy=CELL, interpolation=cv2.INTER_NEAREST)
