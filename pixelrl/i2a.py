@@ -51,12 +51,13 @@ def imagine(
     action = torch.arange(n_actions, device=board.device).repeat(b)
     alive = torch.ones(b * n_actions, device=board.device)
     steps = []
-    for _ in range(horizon):
+    for t in range(horizon):
+        if t > 0:
+            action = Categorical(logits=policy(board)).sample()
         following, reward, ended = model.step(board, action)
         board = torch.where(alive[:, None, None, None] > 0, following, board)
         reward, alive = alive * reward, alive * (1 - ended)
         steps.append((board, reward, alive))
-        action = Categorical(logits=policy(board)).sample()
     return Imagined(*(torch.stack(each, dim=1).unflatten(0, (b, n_actions)) for each in zip(*steps, strict=True)))
 
 
