@@ -8,7 +8,8 @@ there. A static part is copied, what comes into view is painted from scratch.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -55,22 +56,24 @@ def normalised(raw: torch.Tensor) -> torch.Tensor:
     return positive / positive.sum((-2, -1), keepdim=True)
 
 
-def moved(frame: torch.Tensor, kernels: torch.Tensor, dilation: int = 1) -> torch.Tensor:
+def moved(frame: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     """Every kernel of a sample applied to its frame, to all colours alike; the edge is repeated.
+
+    A correlation is a product of Fourier transforms, one of them conjugate. That costs the same for kernels of any
+    size; `benchmarks/cdna.py` has other ways beside it.
 
     Args:
         frame: (B, C, H, W).
         kernels: (B, M, k, k).
-        dilation: pixels between two taps of a kernel.
 
     Returns:
         (B, M, C, H, W).
     """
-    b, m, k, _ = kernels.shape
-    reach = dilation * (k // 2)
-    padded = F.pad(frame, (reach,) * 4, mode="replicate").transpose(0, 1)  # (C, B, H', W'): a group for each sample
-    out = F.conv2d(padded, kernels.reshape(b * m, 1, k, k), dilation=dilation, groups=b)
-    return out.unflatten(1, (b, m)).permute(1, 2, 0, 3, 4)
+    height, width = frame.shape[2:]
+    padded = F.pad(frame, (kernels.shape[-1] // 2,) * 4, mode="replicate")
+    size = [-(-side // 16) * 16 for side in padded.shape[2:]]  # sides that transform fast
+    product = torch.fft.rfft2(padded, s=size)[:, None] * torch.fft.rfft2(kernels, s=size).conj()[:, :, None]
+    return torch.fft.irfft2(product, s=size)[..., :height, :width]
 
 
 class Prediction(NamedTuple):
@@ -80,8 +83,8 @@ class Prediction(NamedTuple):
     """(B, 3, H, W), from 0 to 1."""
     masks: torch.Tensor
     """(B, 2 + M, H, W), of sum 1 in every pixel: for the last frame, what is painted, and each moved picture."""
-    layers: torch.Tensor
-    """(B, 2 + M, 3, H, W), to which the masks belong."""
+    layers: tuple[torch.Tensor, ...]
+    """2 + M pictures (B, 3, H, W), to which the masks belong."""
     kernels: torch.Tensor
     """(B, M, k, k)."""
     state: State
@@ -96,7 +99,7 @@ class CDNA(nn.Module):
         n_actions: A.
         width: filters of the first layers; the paper has 32.
         n_kernels: M.
-        kernel_size, dilation: of the kernels that move pixels; a pixel can move by dilation × (kernel_size // 2).
+        kernel_size: side of the kernels that move pixels; a pixel can move by kernel_size // 2.
         lstm_kernel: of the gates; the paper has 5.
         dtype: in which convolutions are computed; by default `pixelrl.nets.fastest_dtype`.
 
@@ -111,7 +114,6 @@ class CDNA(nn.Module):
         width: int = 32,
         n_kernels: int = 10,
         kernel_size: int = 5,
-        dilation: int = 1,
         lstm_kernel: int = 5,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -121,7 +123,7 @@ class CDNA(nn.Module):
         if kernel_size % 2 == 0 or lstm_kernel % 2 == 0:
             raise ValueError(f"kernels have a middle, so their sides are odd; got {kernel_size} and {lstm_kernel}.")
         w = width
-        self.size, self.n_actions, self.dilation, self.dtype = tuple(size), n_actions, dilation, dtype
+        self.size, self.n_actions, self.dtype = tuple(size), n_actions, dtype
         self.kernel_shape = (n_kernels, kernel_size, kernel_size)
         sizes = [(w, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 2 * w), (3 * w, w)]
         self.memories = nn.ModuleList(ConvLSTM(n_in, n_out, lstm_kernel) for n_in, n_out in sizes)
@@ -142,7 +144,10 @@ class CDNA(nn.Module):
                 nn.Sequential(upwards(2 * w, 2 * w), nn.GroupNorm(1, 2 * w), nn.ReLU()),
             )
         )
-        self.kernels = nn.Linear(4 * w * (size[0] // 8) * (size[1] // 8), n_kernels * kernel_size**2)
+        features = 4 * w * (size[0] // 8) * (size[1] // 8)
+        self.kernels = nn.Sequential(
+            nn.Linear(features, 16 * w), nn.ReLU(), nn.Linear(16 * w, n_kernels * kernel_size**2)
+        )
         self.paint = nn.Conv2d(2 * w, 3, 1)
         self.scenery = nn.Parameter(torch.zeros(3, *size))  # before the sigmoid: painted where nothing else is known
         self.masks = nn.Conv2d(2 * w, 2 + n_kernels, 1)
@@ -157,8 +162,13 @@ class CDNA(nn.Module):
         ]
         return tuple((torch.zeros(shape, device=device), torch.zeros(shape, device=device)) for shape in shapes)
 
-    def forward(self, frame: torch.Tensor, action: torch.Tensor, state: State) -> Prediction:
-        """The next frame, after an action (B, A) at a frame (B, 3, H, W) from 0 to 1.
+    def watch(
+        self, frame: torch.Tensor, action: torch.Tensor, state: State
+    ) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """What a frame (B, 3, H, W) from 0 to 1 and the action (B, A) at it leave behind.
+
+        Returns:
+            Features (B, 4 width, H / 8, W / 8) and (B, 2 width, H / 2, W / 2), and the state after them.
 
         Raises:
             ValueError: the frame or the action has another shape.
@@ -172,7 +182,7 @@ class CDNA(nn.Module):
             new.append(memory)
             return self.norms[number](out)
 
-        with computing_in(self.dtype or fastest_dtype(frame.device.type), frame.device.type):
+        with self.computing():
             half = self.down[0](frame)
             quarter = self.down[1](remember(remember(half)))
             eighth = self.down[2](remember(remember(quarter)))
@@ -180,13 +190,29 @@ class CDNA(nn.Module):
             deepest = remember(self.acted(torch.cat([eighth, planes], dim=1)))
             x = torch.cat([remember(self.up[0](deepest)), quarter], dim=1)
             x = torch.cat([remember(self.up[1](x)), half], dim=1)
+        return deepest, x, tuple(new)
+
+    def forward(self, frame: torch.Tensor, action: torch.Tensor, state: State) -> Prediction:
+        """The next frame, after an action (B, A) at a frame (B, 3, H, W) from 0 to 1.
+
+        Raises:
+            ValueError: the frame or the action has another shape.
+        """
+        deepest, x, state = self.watch(frame, action, state)
+        with self.computing():
             x = self.up[2](x)
             raw, paint, mask = self.kernels(deepest.flatten(1)), self.paint(x), self.masks(x)
         kernels = normalised(raw.float().unflatten(1, self.kernel_shape))
         painted = torch.sigmoid(paint.float() + self.scenery)
         masks = mask.float().softmax(dim=1)
-        layers = torch.cat([frame[:, None], painted[:, None], moved(frame, kernels, self.dilation)], dim=1)
-        return Prediction((masks[:, :, None] * layers).sum(dim=1), masks, layers, kernels, tuple(new))
+        layers = (frame, painted, *moved(frame, kernels).unbind(1))
+        mixed = sum(own * layer for own, layer in zip(masks.split(1, dim=1), layers, strict=True))
+        return Prediction(mixed, masks, layers, kernels, state)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """In the type that was chosen for convolutions."""
+        device = self.scenery.device.type
+        return computing_in(self.dtype or fastest_dtype(device), device)
 
     def check(self, frame: torch.Tensor, action: torch.Tensor) -> None:
         """Refuse frames and actions of other shapes than the network was made for."""
@@ -223,7 +249,7 @@ def remembered(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> Stat
     """
     state = model.start(len(frames))
     for frame, action in zip(frames[:, :-1].unbind(1), actions.unbind(1), strict=True):
-        state = model(as_numbers(frame), action, state).state
+        state = model.watch(as_numbers(frame), action, state)[2]
     return state
 
 
@@ -276,11 +302,12 @@ def sequence_loss(
     frames = as_numbers(frames)
     frame, state, errors = frames[:, 0], model.start(b), []
     for t in range(length - 1):
-        prediction = model(frame, actions[:, t], state)
-        state = prediction.state
         if t + 1 < context:
+            state = model.watch(frame, actions[:, t], state)[2]
             frame = frames[:, t + 1]
         else:
+            prediction = model(frame, actions[:, t], state)
+            state = prediction.state
             errors.append((prediction.frame - frames[:, t + 1]).pow(2).sum((1, 2, 3)))
             true = torch.rand(b, 1, 1, 1, device=frames.device) < true_share
             frame = torch.where(true, frames[:, t + 1], prediction.frame)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from pixelrl.cdna import CDNA, as_numbers, predict
@@ -17,6 +18,7 @@ from pixelrl.footage import Film, Windows
 
 BEST_PSNR = 60.0  # dB; what equals the truth would be infinitely good
 MOVES = 0.1  # a pixel moves if one of its colours changes by more than that
+READABLE = 0.1  # rad; a pole is in sight where its angle is read from the true frame to that
 
 
 def copy_last(frames: torch.Tensor, horizon: int) -> torch.Tensor:
@@ -73,7 +75,10 @@ def moving_psnr(forecast: torch.Tensor, truth: torch.Tensor, where: torch.Tensor
 
 
 class Poses:
-    """Reads the pose of the cartpole from a frame: that of the most similar one of many drawn ones.
+    """Reads the pose of the cartpole from a frame, by comparing it with drawings of many.
+
+    What counts is how much a frame differs from the empty scene as a drawing does (the cosine), and not how strongly:
+    of a pole that is foreseen only faintly, the angle can be right.
 
     Args:
         env: `ControlPixels` of a cartpole task in the mode `train`.
@@ -91,14 +96,19 @@ class Poses:
             physics.data.qpos[:] = pose
             physics.forward()
             drawn.append(lens.shrink(lens.shoot(env.unwrapped.data).rgb).transpose(2, 0, 1))
-        self.drawn = as_numbers(torch.from_numpy(np.stack(drawn))).flatten(1)  # (N, 3 H W)
-        self.size = self.drawn.pow(2).sum(dim=1)
+        pictures = as_numbers(torch.from_numpy(np.stack(drawn))).flatten(1)  # (N, 3 H W)
+        self.scene = pictures.median(dim=0).values
+        self.drawn = F.normalize(pictures - self.scene, dim=1)
 
     def read(self, frames: torch.Tensor) -> np.ndarray:
-        """Cart (m) and angle (rad) of frames (..., 3, H, W): (..., 2)."""
-        flat = frames.flatten(0, -4).flatten(1)
-        distance = self.size - 2 * flat @ self.drawn.T  # but for a term that all poses share
-        return self.poses[distance.argmin(dim=1).numpy()].reshape(*frames.shape[:-3], 2)
+        """Cart (m) and angle (rad) of frames (..., 3, H, W): (..., 2); of an empty scene, any."""
+        change = frames.flatten(0, -4).flatten(1) - self.scene
+        most_alike = (change @ self.drawn.T).argmax(dim=1).numpy()
+        return self.poses[most_alike].reshape(*frames.shape[:-3], 2)
+
+    def in_sight(self, frames: torch.Tensor, poses: np.ndarray) -> np.ndarray:
+        """In which frames (..., 3, H, W) of known poses (..., 2) the pole can be seen; bool (...)."""
+        return angle_error(self.read(frames)[..., 1], poses[..., 1]) < READABLE
 
 
 def angle_error(found: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -129,11 +139,15 @@ def compare(
     """One row a method and horizon, each a mean over the pieces.
 
     Columns: method, horizon (agent steps), psnr and moving_psnr (dB), ssim; and with `poses` the mean errors of the
-    cart (m) and of the pole's angle (rad) as read from the forecast.
+    cart (m) and of the pole's angle (rad) as read from the forecast, over those pieces in which the pole is in sight
+    in all frames of the context and in the frame that is foreseen.
     """
     frames = as_numbers(pieces.frames)
     last, truth = frames[:, context - 1], frames[:, context:]
     where = moving(last, truth)
+    if poses is not None:
+        in_sight, true = poses.in_sight(frames, pieces.poses), pieces.poses[:, context:]
+        counts = in_sight[:, :context].all(axis=1, keepdims=True) & in_sight[:, context:]
     rows = []
     for method, forecast in forecasts.items():
         scores = {
@@ -142,9 +156,12 @@ def compare(
             "ssim": ssim(forecast, truth),
         }
         if poses is not None:
-            found, true = poses.read(forecast), pieces.poses[:, context:]
-            scores["cart_error"] = torch.from_numpy(np.abs(found[..., 0] - true[..., 0]))
-            scores["angle_error"] = torch.from_numpy(angle_error(found[..., 1], true[..., 1]))
+            found = poses.read(forecast)
+            errors = {
+                "cart_error": np.abs(found[..., 0] - true[..., 0]),
+                "angle_error": angle_error(found[..., 1], true[..., 1]),
+            }
+            scores |= {name: torch.from_numpy(np.where(counts, error, np.nan)) for name, error in errors.items()}
         means = {name: values.nanmean(dim=0).tolist() for name, values in scores.items()}
         for h in range(truth.shape[1]):
             rows.append({"method": method, "horizon": h + 1, **{name: mean[h] for name, mean in means.items()}})

@@ -7,83 +7,17 @@ loss asks for the same values of all these states when only their salient pixels
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import gymnasium as gym
 import torch
 
-from pixelrl import runs
 from pixelrl.augment import random_shift
-from pixelrl.cdna import CDNA, as_bytes, as_numbers, remembered
-from pixelrl.predictor import load_model
+from pixelrl.foresight import Predictor, build_predictor
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC, Learned, critic_loss, shifted, squashed_sample
 from pixelrl.sgqn import SGQN, whole_and_masked
-
-
-class Predictor(Protocol):
-    """What foresees frames: it is shown the past, and then told one action after the other."""
-
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        """The past: frames (m, K, 3, H, W) uint8, and the actions (m, K - 1, A) between them."""
-
-    def step(self, action: torch.Tensor) -> torch.Tensor:
-        """The frame (m, 3, H, W) uint8 after an action (m, A)."""
-
-
-class CDNAPredictor:
-    """A trained network, which sees the past and then goes on from its own frames.
-
-    Args:
-        model: its parameters get no gradient.
-    """
-
-    def __init__(self, model: CDNA) -> None:
-        self.model = model.requires_grad_(False)
-
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.state = remembered(self.model, frames, actions)
-        self.frame = as_numbers(frames[:, -1])
-
-    @torch.no_grad()
-    def step(self, action: torch.Tensor) -> torch.Tensor:
-        prediction = self.model(self.frame, action, self.state)
-        self.frame, self.state = prediction.frame, prediction.state
-        return as_bytes(self.frame)
-
-
-class CopyPredictor:
-    """Nothing will change."""
-
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.frame = frames[:, -1]
-
-    def step(self, action: torch.Tensor) -> torch.Tensor:
-        return self.frame
-
-
-class BackgroundPredictor:
-    """The scene will be empty: the median of every pixel over all frames of the past that it is shown."""
-
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.picture = frames.flatten(0, 1).median(dim=0).values
-
-    def step(self, action: torch.Tensor) -> torch.Tensor:
-        return self.picture.expand(len(action), *self.picture.shape)
-
-
-class ShuffledPredictor:
-    """What another predictor foresees for another sample of the batch: good pictures, of the wrong future."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.predictor.begin(frames, actions)
-
-    def step(self, action: torch.Tensor) -> torch.Tensor:
-        return self.predictor.step(action).roll(1, dims=0)
 
 
 class Ahead(NamedTuple):
@@ -98,21 +32,17 @@ class Ahead(NamedTuple):
 
 
 @torch.no_grad()
-def look_ahead(
-    agent: SAC, predictor: Predictor, next_obs: torch.Tensor, frames: torch.Tensor, actions: torch.Tensor, horizon: int
-) -> Ahead:
-    """Roll states on under the agent's policy. No gradient flows.
+def look_ahead(agent: SAC, predictor: Predictor, batch: Batch, horizon: int) -> Ahead:
+    """Roll the next states of m transitions on under the agent's policy. No gradient flows.
 
     Args:
         agent: whose policy acts, on the features of its target encoder, as in the target of SAC.
         predictor: of frames.
-        next_obs: (m, C, H, W) uint8, the real next states.
-        frames: (m, K, 3, H, W) uint8, what led to them.
-        actions: (m, K - 1, A), between these frames.
+        batch: m transitions, with what led to their next states.
         horizon: N.
     """
-    predictor.begin(frames, actions)
-    obs, steps = next_obs, []
+    predictor.begin(batch)
+    obs, steps = batch.next_obs, []
     for n in range(1, horizon + 1):
         action, log_prob = squashed_sample(*agent.actor(agent.target_encoder(obs)))
         steps.append((obs, action, log_prob))
@@ -164,11 +94,11 @@ def predictive_objective(agent: SGQN, batch: Batch, ahead: Ahead) -> tuple[Learn
     """The critic's loss with predicted states (eq. 6), and the mask (B, 1, H, W) of the observations."""
     c, b, m = agent.config, len(batch.action), ahead.action.shape[1]
     target = predictive_target(agent, batch, ahead, c.in_target)
-    obs = torch.cat([batch.obs, ahead.obs.flatten(0, 1)])
-    views = whole_and_masked(agent, obs, torch.cat([batch.action, ahead.action.flatten(0, 1)]))
-    parts = [b, *[m] * c.horizon]  # s_t, s_{t+1}, ..., s_{t+N}
+    n = c.horizon if c.in_consistency > 0 else 0
+    obs = torch.cat([batch.obs, ahead.obs[:n].flatten(0, 1)])
+    views = whole_and_masked(agent, obs, torch.cat([batch.action, ahead.action[:n].flatten(0, 1)]))
+    weights, parts = consistency_weights(c.horizon, c.in_consistency)[: n + 1], [b, *[m] * n]
     pairs = zip(views.q_masked.split(parts, dim=1), views.q.detach().split(parts, dim=1), strict=True)
-    weights = consistency_weights(c.horizon, c.in_consistency)
     consistency = sum(weight * critic_loss(*pair) for weight, pair in zip(weights, pairs, strict=True))
     loss = critic_loss(views.q[:, :b], target) + c.consistency * consistency
     return Learned(loss, views.q[:, :b], target, views.features[:b]), views.mask[:b]
@@ -231,24 +161,4 @@ class PredictiveSGQN(SGQN):
 def ahead_of(agent: PredictiveSAC | PredictiveSGQN, batch: Batch) -> Ahead:
     """Roll the first transitions of a batch on, as many as the config says."""
     first = batch.part(slice(max(1, round(agent.config.ahead_share * len(batch.action)))))
-    past = first.past_frames, first.past_actions
-    return look_ahead(agent, agent.predictor, first.next_obs, *past, agent.config.horizon)
-
-
-def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: torch.device) -> Predictor:
-    """The predictor that a config names.
-
-    Raises:
-        FileNotFoundError: its network is not stored.
-        ValueError: its network was trained on frames of another size.
-    """
-    if config.predictor == "copy":
-        return CopyPredictor()
-    if config.predictor == "background":
-        return BackgroundPredictor()
-    run = runs.load(config.model)[0]
-    if tuple(run.config.env_kwargs["size"]) != tuple(config.env_kwargs["size"]):
-        sizes = run.config.env_kwargs["size"], config.env_kwargs["size"]
-        raise ValueError(f"{config.model} predicts frames of {sizes[0]}; the agent sees frames of {sizes[1]}.")
-    foresight = CDNAPredictor(load_model(run).to(device))
-    return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight
+    return look_ahead(agent, agent.predictor, first, agent.config.horizon)

@@ -26,7 +26,7 @@ def build_model(config: CDNAConfig, n_actions: int) -> CDNA:
     """A fresh network, its parameters drawn from the config's seed, on the config's device."""
     torch.manual_seed(config.seed)
     size = config.env_kwargs["size"]
-    shape = (config.width, config.n_kernels, config.kernel_size, config.dilation, config.lstm_kernel)
+    shape = (config.width, config.n_kernels, config.kernel_size, config.lstm_kernel)
     return CDNA(size, n_actions, *shape).to(chosen_device(config.device))
 
 

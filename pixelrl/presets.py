@@ -83,6 +83,8 @@ class TrainConfig(AgentConfig):
     """How transitions are drawn."""
     n_step: int = 1
     """Rewards that are summed before the value function is asked."""
+    reward_scale: float = 1.0
+    """What rewards are multiplied by before they are learned from."""
     solved_at: float | None = None
     """Mean return over `final_episodes` at which the training stops early, if it should."""
 
@@ -90,6 +92,7 @@ class TrainConfig(AgentConfig):
         super().__post_init__()
         for name in ("update_every", "replay_size", "n_step"):
             check_count(name, getattr(self, name))
+        check_positive("reward_scale", self.reward_scale)
         check_choice("replay", self.replay, ("uniform", "prioritised"))
 
 
@@ -229,6 +232,8 @@ class SGQNConfig(SACConfig):
     rho: float = 0.9
     """Quantile of the attribution above which a pixel counts as important. What moves covers a thirtieth of a stack of
     frames; the strongest tenth of the pixels has nearly all of it, the strongest twentieth three quarters."""
+    masks: Literal["saliency", "random"] = "saliency"
+    """What counts as important; random pixels, as many, are a control."""
     consistency: float = 0.5
     """Weight of the consistency loss, which asks for the same values when all other pixels are painted over."""
     decoder_lr: float = 3e-4
@@ -241,6 +246,7 @@ class SGQNConfig(SACConfig):
         check_choice("objective", self.objective, ("sac",))
         if not self.strides:
             raise ValueError("SGQN looks at pictures; it needs the strides of an encoder.")
+        check_choice("masks", self.masks, ("saliency", "random"))
         if not 0.0 < self.rho < 1.0:
             raise ValueError(f"rho is {self.rho}; it must lie between 0 and 1.")
         if not 0.0 < self.decoder_share <= 1.0:
@@ -254,7 +260,7 @@ class SGQNConfig(SACConfig):
 class AheadConfig:
     """How far, for what, and by whom states are predicted while an agent learns; beside the config of that agent."""
 
-    predictor: Literal["cdna", "copy", "background", "shuffled"] = "cdna"
+    predictor: Literal["cdna", "copy", "background", "shuffled", "oracle"] = "cdna"
     """What foresees the frames: a network, or one of the controls."""
     model: str = "cdna-48"
     """Name of the stored run of the network."""
@@ -273,7 +279,7 @@ class AheadConfig:
         Raises:
             ValueError: one of them does.
         """
-        check_choice("predictor", self.predictor, ("cdna", "copy", "background", "shuffled"))
+        check_choice("predictor", self.predictor, ("cdna", "copy", "background", "shuffled", "oracle"))
         check_count("context", self.context)
         if self.horizon < 2:
             raise ValueError(
@@ -330,10 +336,8 @@ class CDNAConfig(RunConfig):
     """Filters of the first layers; the paper has 32."""
     n_kernels: int = 10
     """Kernels that move the picture, each in its way."""
-    kernel_size: int = 9
-    """Their side, odd."""
-    dilation: int = 1
-    """Pixels between two taps of a kernel."""
+    kernel_size: int = 17
+    """Their side, odd: no pixel moves by more than half of it."""
     lstm_kernel: int = 3
     """Side of the gates' filters, odd; the paper has 5."""
     lr: float = 1e-3
@@ -343,7 +347,7 @@ class CDNAConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("films", "held_out", "film_steps", "context", "horizon", "width", "n_kernels", "dilation")
+        counts = ("films", "held_out", "film_steps", "context", "horizon", "width", "n_kernels")
         for name in counts:
             check_count(name, getattr(self, name))
         for name in ("kernel_size", "lstm_kernel"):
@@ -515,6 +519,22 @@ CONTROL_PIXELS = SACConfig(
     batch_size=128,
     alpha_lr=1e-3,
 )
+SALIENCY = SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"})
+AHEAD = PredictiveSGQNConfig(**vars(SALIENCY))
+
+
+def at_matched_discount(config: Any) -> Any:
+    """An agent that does not look ahead, with the discount that `AHEAD` has in effect, and values of the same size.
+
+    By eq. 4, a sample's value comes from the state one step on or, in a share of the target, from one of those 2 to N
+    steps on, each as likely: on average from E[J] steps on. A discount of gamma for E[J] steps is one of
+    gamma^(1 / E[J]) for each. Values are in proportion to 1 / (1 - gamma) where rewards are even.
+    """
+    jump = 1 + AHEAD.ahead_share * AHEAD.in_target * ((AHEAD.horizon + 2) / 2 - 1)
+    gamma = config.gamma ** (1 / jump)
+    return replace(config, gamma=gamma, reward_scale=(1 - gamma) / (1 - config.gamma))
+
+
 FILMS = CDNAConfig(
     method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=16
 )
@@ -539,7 +559,23 @@ METHODS: dict[str, RunConfig] = {
     "rad": replace(CONTROL_PIXELS, objective="rad"),
     "drq": replace(CONTROL_PIXELS, objective="drq"),
     "svea": replace(CONTROL_PIXELS, objective="svea"),
-    "sgqn": SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"}),
+    "sgqn": SALIENCY,
+    "sac-matched-discount": at_matched_discount(CONTROL_PIXELS),
+    "sgqn-matched-discount": at_matched_discount(SALIENCY),
+    "sgqn-random-masks": replace(SALIENCY, masks="random"),
+    "predictive-sac": PredictiveSACConfig(**vars(CONTROL_PIXELS)),
+    "predictive-sgqn": AHEAD,
+    "predictive-sgqn-oracle": replace(AHEAD, predictor="oracle"),
+    "predictive-sgqn-copy": replace(AHEAD, predictor="copy"),
+    "predictive-sgqn-shuffled": replace(AHEAD, predictor="shuffled"),
+    "predictive-sgqn-background": replace(AHEAD, predictor="background"),
+    "predictive-sgqn-target-only": replace(AHEAD, in_consistency=0.0),
+    "predictive-sgqn-consistency-only": replace(AHEAD, in_target=0.0),
+    "predictive-sgqn-random-masks": replace(AHEAD, masks="random"),
+    "predictive-sgqn-2": replace(AHEAD, horizon=2),
+    "predictive-sgqn-5": replace(AHEAD, horizon=5),
+    "predictive-sgqn-beta-0.1": replace(AHEAD, consistency=0.1),
+    "predictive-sgqn-beta-1": replace(AHEAD, consistency=1.0),
     "cdna": FILMS,
     "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=7),
     "a2c": BREAKOUT,

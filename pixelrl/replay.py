@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     where the episode is younger, its first frame is repeated."""
     past_actions: torch.Tensor | None = None
     """(B, K - 1, A), those between these frames; zeros before the episode began."""
+    next_physics: torch.Tensor | None = None
+    """(B, n) float64, the simulator's state at `next_obs`, from a buffer with a context; n is 0 if it is not kept."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on a device."""
@@ -121,6 +123,7 @@ class Replay:
         sampler: how slots are drawn.
         device: where the frames lie. Beside the networks, on the GPU, no picture has to travel to an update.
         context: K, frames that come with each transition for a video predictor, 0 for none; with `n_step` of 1.
+        physics: n, numbers of the simulator's state to keep with each frame, 0 for none; with a context.
 
     Raises:
         ValueError: the sizes do not fit together.
@@ -137,6 +140,7 @@ class Replay:
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
         context: int = 0,
+        physics: int = 0,
     ) -> None:
         channels = obs_space.shape[0]
         if channels % stack:
@@ -153,6 +157,7 @@ class Replay:
         self.action = np.zeros((capacity, *action_space.shape), np.int64 if discrete else np.float32)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated = np.zeros(capacity, np.float32)
+        self.physics = np.zeros((capacity, physics))
         self.age = np.zeros(capacity, np.int64)  # steps since the episode began
         self.drawable = np.zeros(capacity, bool)  # a transition starts here, and all its frames are there
         self.written = 0  # slots ever written
@@ -166,20 +171,20 @@ class Replay:
         """Bytes held, whether used yet or not."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
-    def start(self, obs: np.ndarray) -> None:
-        """Begin an episode with its first observation."""
-        self._write(obs, age=0)
+    def start(self, obs: np.ndarray, physics: Any = ()) -> None:
+        """Begin an episode with its first observation, and the simulator's state there where that is kept."""
+        self._write(obs, physics, age=0)
 
-    def add(self, action: Any, reward: float, terminated: bool, next_obs: np.ndarray) -> None:
+    def add(self, action: Any, reward: float, terminated: bool, next_obs: np.ndarray, physics: Any = ()) -> None:
         """One step: the action taken at the newest observation, what it brought, and what was seen next."""
         if self.written == 0:
             raise RuntimeError("call start(obs) with the episode's first observation before the first add(...).")
         slot = (self.written - 1) % self.capacity
         self.action[slot], self.reward[slot], self.terminated[slot] = action, reward, terminated
         self._mark(np.array([slot]), drawable=True)
-        self._write(next_obs, age=self.age[slot] + 1)
+        self._write(next_obs, physics, age=self.age[slot] + 1)
 
-    def _write(self, obs: np.ndarray, age: int) -> None:
+    def _write(self, obs: np.ndarray, physics: Any, age: int) -> None:
         if obs.shape != self.obs_space.shape or obs.dtype != self.obs_space.dtype:
             raise ValueError(
                 f"the buffer holds observations of shape {self.obs_space.shape} and type {self.obs_space.dtype}; "
@@ -187,7 +192,7 @@ class Replay:
             )
         slot = self.written % self.capacity
         self.frame[slot] = torch.from_numpy(obs[-self.frame.shape[1] :])
-        self.age[slot] = age
+        self.physics[slot], self.age[slot] = physics, age
         # No transition starts at an observation whose action is still to come, nor in the slots ahead,
         # the oldest ones, whose stacks or contexts have just lost this frame.
         reach = max(self.stack, self.context - 1)
@@ -232,7 +237,11 @@ class Replay:
         steps = self._steps_to((slots + 1) % self.capacity, self.context)
         actions = self.action[steps[:, :-1]]
         actions[steps[:, :-1] == steps[:, 1:]] = 0  # the same frame twice: the episode had not begun
-        return {"past_frames": self._frames(steps), "past_actions": torch.from_numpy(actions)}
+        return {
+            "past_frames": self._frames(steps),
+            "past_actions": torch.from_numpy(actions),
+            "next_physics": torch.from_numpy(self.physics[steps[:, -1]]),
+        }
 
     def sample_sequences(self, batch_size: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw pieces of episodes, with replacement.
@@ -278,7 +287,7 @@ class Replay:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that is remembered; writing to these tensors writes to the buffer."""
-        names = ("frame", "action", "reward", "terminated", "age", "drawable")
+        names = ("frame", "action", "reward", "terminated", "physics", "age", "drawable")
         return {name: torch.as_tensor(getattr(self, name)) for name in names}
 
     def state_dict(self) -> dict[str, Any]:

@@ -92,7 +92,11 @@ def whole_and_masked(agent: SGQN, obs: torch.Tensor, action: torch.Tensor) -> Vi
     numbers = agent.encoder.numbers(obs).requires_grad_()
     features = agent.encoder(numbers)
     q = agent.critic(features, action)
-    mask = stack_mask(guided_gradient(q.mean(dim=0), numbers, keep_graph=True), agent.config.rho)
+    if agent.config.masks == "saliency":
+        attribution = guided_gradient(q.mean(dim=0), numbers, keep_graph=True)
+    else:
+        attribution = torch.rand_like(numbers)
+    mask = stack_mask(attribution, agent.config.rho)
     q_masked = agent.critic(agent.encoder(painted_over(obs, mask)), action)
     return Views(features, q, q_masked, mask)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,13 +64,13 @@ def interact(env: gym.Env, agent: Any, replay: Replay, config: TrainConfig, epis
         step: agent steps taken before.
     """
     while True:
-        obs, _ = env.reset(seed=episode_seed(config.seed, episode))
-        replay.start(obs)
+        obs, info = env.reset(seed=episode_seed(config.seed, episode))
+        replay.start(obs, known(info, replay))
         total, done = 0.0, False
         while not done:
             action = agent.act(obs[None], explore=True)[0]
-            obs, reward, terminated, truncated, _ = env.step(action)
-            replay.add(action, reward, terminated, obs)
+            obs, reward, terminated, truncated, info = env.step(action)
+            replay.add(action, config.reward_scale * float(reward), terminated, obs, known(info, replay))
             step, total, done = step + 1, total + float(reward), terminated or truncated
             metrics = {}
             if step >= config.learning_starts and step % config.update_every == 0:
@@ -80,9 +81,19 @@ def interact(env: gym.Env, agent: Any, replay: Replay, config: TrainConfig, epis
         episode += 1
 
 
+def known(info: dict[str, Any], replay: Replay) -> Any:
+    """What a buffer keeps of the simulator's state."""
+    return info["physics"] if replay.physics.shape[1] else ()
+
+
 def episode_seed(seed: int, episode: int) -> int:
     """The seed of a training episode, the same whenever the training is run."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
+
+
+def asks_simulator(config: TrainConfig) -> bool:
+    """Whether an update steps a simulator, which no recording holds, and needs to know its state."""
+    return isinstance(config, AheadConfig) and config.predictor == "oracle"
 
 
 def build_replay(config: TrainConfig, env: gym.Env, device: torch.device | str = "cpu") -> Replay:
@@ -90,8 +101,11 @@ def build_replay(config: TrainConfig, env: gym.Env, device: torch.device | str =
     sampler = SAMPLERS[config.replay](config.replay_size, np.random.default_rng([config.seed, 2]))
     stack = env.get_wrapper_attr("stack_size") if env.has_wrapper_attr("stack_size") else 1
     spaces = env.observation_space, env.action_space
-    context = config.context if isinstance(config, AheadConfig) else 0
-    return Replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device, context)
+    replay = Replay
+    if isinstance(config, AheadConfig):
+        physics = len(env.unwrapped.dm.physics.get_state()) if asks_simulator(config) else 0
+        replay = partial(Replay, context=config.context, physics=physics)
+    return replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device)
 
 
 class Training:
@@ -107,7 +121,7 @@ class Training:
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)
         self.replay = build_replay(config, self.env, self.agent.device)
-        if self.agent.device.type == "cuda":
+        if self.agent.device.type == "cuda" and not asks_simulator(config):
             self.agent.update = RecordedUpdate(self.agent.update, self.agent.device)
         self.step = self.episode = 0
         self.ready = True  # for a checkpoint: between two episodes

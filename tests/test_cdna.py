@@ -24,16 +24,31 @@ def small_batch(b: int = 2, length: int = 5) -> tuple[torch.Tensor, torch.Tensor
     return torch.from_numpy(frames), torch.from_numpy(rng.uniform(-1, 1, (b, length - 1, 2)).astype(np.float32))
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_kernels_equal_a_loop_over_samples_kernels_and_pixels(dilation: int) -> None:
-    frame, kernels = torch.rand(2, 3, 6, 7), torch.rand(2, 4, 3, 3)
-    reach = dilation
-    padded = F.pad(frame, (reach,) * 4, mode="replicate")
+@pytest.mark.parametrize("k", [3, 5])
+def test_kernels_equal_a_loop_over_samples_kernels_and_pixels(k: int) -> None:
+    frame, kernels = torch.rand(2, 3, 6, 7), cdna.normalised(torch.randn(2, 4, k, k))
+    padded = F.pad(frame, (k // 2,) * 4, mode="replicate")
     expected = torch.zeros(2, 4, 3, 6, 7)
     for b, m, c, y, x in np.ndindex(2, 4, 3, 6, 7):
-        window = padded[b, c, y : y + 2 * reach + 1 : dilation, x : x + 2 * reach + 1 : dilation]
-        expected[b, m, c, y, x] = (window * kernels[b, m]).sum()
-    torch.testing.assert_close(cdna.moved(frame, kernels, dilation), expected, rtol=0, atol=1e-6)
+        expected[b, m, c, y, x] = (padded[b, c, y : y + k, x : x + k] * kernels[b, m]).sum()
+    torch.testing.assert_close(cdna.moved(frame, kernels), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [5, 17])
+def test_kernels_equal_grouped_convolution_and_so_do_their_gradients(k: int) -> None:
+    """In float64: the frame's side is no multiple of 16, and a kernel is larger than half of it."""
+    frame = torch.rand(3, 3, 14, 11, dtype=torch.float64, requires_grad=True)
+    kernels = torch.rand(3, 4, k, k, dtype=torch.float64, requires_grad=True)
+
+    def grouped(frame: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(frame, (k // 2,) * 4, mode="replicate").transpose(0, 1)
+        return F.conv2d(padded, kernels.reshape(12, 1, k, k), groups=3).unflatten(1, (3, 4)).permute(1, 2, 0, 3, 4)
+
+    slope = torch.randn(3, 4, 3, 14, 11, dtype=torch.float64)
+    got, expected = cdna.moved(frame, kernels), grouped(frame, kernels)
+    torch.testing.assert_close(got, expected)
+    for a, b in zip(*(torch.autograd.grad(out, (frame, kernels), slope) for out in (got, expected)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_shifted_delta_shifts_all_colours_alike_and_kernels_keep_their_order() -> None:
@@ -72,12 +87,12 @@ def test_masks_sum_to_one_and_all_layers_are_used_and_learn() -> None:
     frame = cdna.as_numbers(frames[:, 0])
     prediction = model(frame, actions[:, 0], model.start(2))
     assert prediction.masks.shape == (2, 5, *SIZE)
-    assert prediction.layers.shape == (2, 5, 3, *SIZE)
+    assert [layer.shape for layer in prediction.layers] == [(2, 3, *SIZE)] * 5
     torch.testing.assert_close(prediction.masks.sum(dim=1), torch.ones(2, *SIZE))
-    literal = sum(prediction.masks[:, i : i + 1] * prediction.layers[:, i] for i in range(5))
+    literal = sum(prediction.masks[:, i : i + 1] * prediction.layers[i] for i in range(5))
     torch.testing.assert_close(prediction.frame, literal)
-    torch.testing.assert_close(prediction.layers[:, 0], frame)
-    slopes = torch.autograd.grad(prediction.frame.pow(2).sum(), [model.masks.weight, model.kernels.weight])
+    torch.testing.assert_close(prediction.layers[0], frame)
+    slopes = torch.autograd.grad(prediction.frame.pow(2).sum(), [model.masks.weight, model.kernels[-1].weight])
     assert (slopes[0].flatten(1).abs().sum(dim=1) > 0).all()
     assert (slopes[1].unflatten(0, model.kernel_shape).abs().flatten(1).sum(dim=1) > 0).all()
 
@@ -89,7 +104,7 @@ def test_the_painted_layer_can_be_dark() -> None:
     with torch.no_grad():
         model.paint.bias.fill_(-20)
         prediction = model(cdna.as_numbers(frames[:, 0]), actions[:, 0], model.start(2))
-    assert prediction.layers[:, 1].max() < 1e-3
+    assert prediction.layers[1].max() < 1e-3
 
 
 def test_another_action_and_another_past_make_another_prediction() -> None:

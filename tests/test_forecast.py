@@ -46,6 +46,34 @@ def test_the_frame_shows_the_pose(films: list[Film]) -> None:
     found = poses.read(torch.from_numpy(moved.frames).float() / 255)
     assert np.abs(found[:, 0] - moved.poses[:, 0]).max() < 0.11
     assert forecast.angle_error(found[:, 1], moved.poses[:, 1]).max() < 0.3
+    faint = 0.8 * poses.scene.reshape(moved.frames[0].shape) + 0.2 * torch.from_numpy(moved.frames).float() / 255
+    np.testing.assert_array_equal(poses.read(faint), found)
+
+
+class Written:
+    """Stands for a reader of poses: of pixel 0 the cart, of pixel 1 the angle; what is dark is out of sight."""
+
+    def read(self, frames: torch.Tensor) -> np.ndarray:
+        return frames[..., 0, 0, :2].numpy()
+
+    def in_sight(self, frames: torch.Tensor, poses: np.ndarray) -> np.ndarray:
+        return frames[..., 0, 0, 0].numpy() > 0
+
+
+def test_errors_of_the_pose_count_where_the_pole_is_in_sight() -> None:
+    """Two pieces of a context of two and a horizon of two; the second is dark in its last frame."""
+    frames = torch.full((2, 4, 3, 16, 16), 102, dtype=torch.uint8)
+    frames[1, 3] = 0
+    pieces = footage.Windows(frames, torch.zeros(2, 3, 1), np.full((2, 4, 2), 0.4))
+    guess = torch.full((2, 2, 3, 16, 16), 0.5)
+    guess[1] = 0.7
+    table = forecast.compare({"guess": guess}, pieces, 2, Written())
+    np.testing.assert_allclose(table.angle_error, [0.2, 0.1], atol=1e-6)
+    np.testing.assert_allclose(table.cart_error, [0.2, 0.1], atol=1e-6)
+    frames[0, 0] = 0  # and now a piece of which the past is not all in sight
+    table = forecast.compare({"guess": guess}, pieces, 2, Written())
+    assert table.angle_error[0] == pytest.approx(0.3, abs=1e-6)
+    assert np.isnan(table.angle_error[1])
 
 
 def test_a_buffer_gives_back_pieces_of_films(films: list[Film]) -> None:

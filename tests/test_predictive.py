@@ -13,16 +13,19 @@ import pytest
 import torch
 from test_train import assert_resumes
 
-from pixelrl import cdna, presets, runs
+from pixelrl import cdna, envs, predictive, presets, runs
 from pixelrl.cdna import CDNA
-from pixelrl.predictive import (
-    Ahead,
+from pixelrl.foresight import (
     BackgroundPredictor,
     CDNAPredictor,
     CopyPredictor,
+    OraclePredictor,
+    ShuffledPredictor,
+)
+from pixelrl.predictive import (
+    Ahead,
     PredictiveSAC,
     PredictiveSGQN,
-    ShuffledPredictor,
     ahead_of,
     blended,
     consistency_weights,
@@ -32,10 +35,10 @@ from pixelrl.predictive import (
 )
 from pixelrl.predictor import build_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
-from pixelrl.replay import Batch
+from pixelrl.replay import Batch, Replay, UniformSampler
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, stack_mask
-from pixelrl.train import Training
+from pixelrl.train import Training, build_replay
 
 SIZE = (24, 24)
 SPACES = gym.spaces.Box(0, 255, (9, *SIZE), np.uint8), gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -98,8 +101,8 @@ def test_values_are_blended_as_in_equation_4(horizon: int) -> None:
 class Counting:
     """A predictor whose frames count the steps, and which keeps what it is told."""
 
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
-        self.past, self.told = (frames, actions), []
+    def begin(self, batch: Batch) -> None:
+        self.past, self.told = batch, []
 
     def step(self, action: torch.Tensor) -> torch.Tensor:
         self.told.append(action)
@@ -108,8 +111,8 @@ class Counting:
 
 def test_states_are_rolled_on_from_the_real_next_one_with_the_policys_actions() -> None:
     agent, batch, predictor = small_agent(), small_batch(), Counting()
-    ahead = look_ahead(agent, predictor, batch.next_obs, batch.past_frames, batch.past_actions, 5)
-    assert torch.equal(predictor.past[0], batch.past_frames)
+    ahead = look_ahead(agent, predictor, batch, 5)
+    assert predictor.past is batch
     assert ahead.obs.shape == (5, 6, 9, *SIZE)
     assert torch.equal(ahead.obs[0], batch.next_obs)
     assert torch.equal(ahead.obs[1][:, :6], batch.next_obs[:, 3:])
@@ -124,9 +127,7 @@ def test_states_are_rolled_on_from_the_real_next_one_with_the_policys_actions() 
 @pytest.mark.parametrize("horizon", [2, 3, 5])
 def test_the_target_is_equation_4_sample_by_sample(horizon: int) -> None:
     agent, batch = small_agent(horizon=horizon), small_batch()
-    ahead = look_ahead(
-        agent, Counting(), *(x[:4] for x in (batch.next_obs, batch.past_frames, batch.past_actions)), horizon
-    )
+    ahead = look_ahead(agent, Counting(), batch.part(slice(4)), horizon)
     torch.manual_seed(1)
     target = predictive_target(agent, batch, ahead, 0.5)
     for i in range(4):
@@ -149,7 +150,7 @@ def test_the_objective_is_equation_6(horizon: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pixelrl.sgqn.painted_over", lambda obs, mask: torch.where(mask, obs, 0))
     agent, batch = small_agent(horizon=horizon, consistency=0.7), small_batch()
     batch = batch.part(slice(4))
-    ahead = look_ahead(agent, Counting(), batch.next_obs, batch.past_frames, batch.past_actions, horizon)
+    ahead = look_ahead(agent, Counting(), batch, horizon)
     learned, mask = predictive_objective(agent, batch, ahead)
 
     def both(obs: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -197,7 +198,7 @@ def test_cdna_foresees_what_it_predicts() -> None:
     actions = torch.rand(6, 3, 2)
     expected = cdna.predict(model, batch.past_frames, torch.cat([batch.past_actions, actions], dim=1))
     predictor = CDNAPredictor(model)
-    predictor.begin(batch.past_frames, batch.past_actions)
+    predictor.begin(batch)
     for t in range(3):
         assert torch.equal(predictor.step(actions[:, t]), cdna.as_bytes(expected[:, t]))
     assert not any(p.requires_grad for p in model.parameters())
@@ -206,17 +207,80 @@ def test_cdna_foresees_what_it_predicts() -> None:
 def test_controls_do_what_they_say() -> None:
     batch, action = small_batch(), torch.zeros(6, 2)
     predictor = CopyPredictor()
-    predictor.begin(batch.past_frames, batch.past_actions)
+    predictor.begin(batch)
     assert torch.equal(predictor.step(action), batch.past_frames[:, -1])
     predictor = BackgroundPredictor()
     frames = batch.past_frames.clone()
     frames[1:, 1:] = 7
-    predictor.begin(frames, batch.past_actions)
+    predictor.begin(batch._replace(past_frames=frames))
     assert (predictor.step(action) == 7).all()
     one, other = CDNAPredictor(small_model()), ShuffledPredictor(CDNAPredictor(small_model()))
     for each in (one, other):
-        each.begin(batch.past_frames, batch.past_actions)
+        each.begin(batch)
     assert torch.equal(other.step(action)[1:], one.step(action)[:-1])
+
+
+def test_the_oracle_foresees_what_will_be_seen() -> None:
+    """Play of a real environment, remembered; from its third step on, the oracle is told the actions that followed."""
+    plain = presets.get("sgqn", "quick", env_kwargs={"size": SIZE, "task": "cartpole-swingup"}, device="cpu")
+    config = PredictiveSGQNConfig(**vars(plain), predictor="oracle")
+    env = envs.make(config.env, **config.env_kwargs)
+    replay = build_replay(config, env)
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (7, 1)).astype(np.float32)
+    obs, info = env.reset(seed=3)
+    replay.start(obs, info["physics"])
+    seen = []
+    for action in actions:
+        obs, reward, _, _, info = env.step(action)
+        replay.add(action, reward, False, obs, info["physics"])
+        seen.append(torch.from_numpy(obs[6:].copy()))
+    oracle = OraclePredictor(envs.make(config.env, **config.env_kwargs))
+    oracle.begin(replay.gather(np.array([2, 3]), np.ones(2, np.float32)))  # from what was seen after actions 2 and 3
+    for t in range(3):
+        foreseen = oracle.step(torch.from_numpy(actions[[3 + t, 4 + t]]))
+        assert torch.equal(foreseen[0], seen[3 + t])
+        assert torch.equal(foreseen[1], seen[4 + t])
+
+
+def test_a_buffer_that_keeps_physics_refuses_a_step_without() -> None:
+    replay = Replay(20, *SPACES, UniformSampler(20, np.random.default_rng(0)), stack=3, context=2, physics=4)
+    with pytest.raises(ValueError, match="shape"):
+        replay.start(np.zeros((9, *SIZE), np.uint8))
+
+
+def test_the_matched_discount_values_what_is_far_as_the_blended_target_does() -> None:
+    """A reward of 1 a step that begins after sixty; by eq. 4 for a share of the samples, state by state."""
+    ahead, matched = presets.get("predictive-sgqn", "cpu"), presets.get("sgqn-matched-discount", "cpu")
+    value = torch.full((70,), 100.0)
+    for state in reversed(range(60)):
+        blend = blended(value[state + 1 : state + 1 + ahead.horizon], ahead.in_target)
+        value[state] = 0.99 * ((1 - ahead.ahead_share) * value[state + 1] + ahead.ahead_share * blend)
+    plain = matched.reward_scale / (1 - matched.gamma) * matched.gamma**60
+    assert value[0].item() == pytest.approx(plain, rel=2e-3)
+    assert plain > 1.05 * 100 * 0.99**60
+    assert presets.get("sac-matched-discount", "cpu").gamma == matched.gamma
+
+
+def test_random_masks_keep_as_many_pixels_of_nothing_in_particular() -> None:
+    batch, agent = small_batch(), small_agent(masks="random")
+    _, first = predictive_objective(agent, batch, ahead_of(agent, batch))
+    _, second = predictive_objective(agent, batch, ahead_of(agent, batch))
+    kept = small_agent()
+    _, guided = predictive_objective(kept, batch, ahead_of(kept, batch))
+    assert torch.equal(first.sum((1, 2, 3)), second.sum((1, 2, 3)))
+    assert first.sum() == guided.sum()
+    assert not torch.equal(first, second)
+
+
+def test_without_predictions_in_the_consistency_no_predicted_picture_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, batch, shown = small_agent(in_consistency=0.0), small_batch(), []
+    views = predictive.whole_and_masked
+    monkeypatch.setattr(
+        predictive, "whole_and_masked", lambda agent, obs, action: shown.append(len(obs)) or views(agent, obs, action)
+    )
+    agent.update(batch)
+    assert shown == [6]
 
 
 class Replaying:
@@ -225,7 +289,7 @@ class Replaying:
     def __init__(self, frames: list[torch.Tensor]) -> None:
         self.frames = frames
 
-    def begin(self, frames: torch.Tensor, actions: torch.Tensor) -> None:
+    def begin(self, batch: Batch) -> None:
         self.left = iter(self.frames)
 
     def step(self, action: torch.Tensor) -> torch.Tensor:
@@ -295,13 +359,13 @@ def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
         replace(CONFIG, **changes)
 
 
-@pytest.mark.parametrize("kind", ["sac", "sgqn"])
-def test_a_resumed_training_equals_an_unbroken_one(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "predictor"), [("sac", "background"), ("sgqn", "background"), ("sgqn", "oracle")])
+def test_a_resumed_training_equals_an_unbroken_one(kind: str, predictor: str, tmp_path: Path) -> None:
     plain = presets.get(
         kind, "quick", steps=126, learning_starts=120, eval_every=63, checkpoint_seconds=0.0, device="cpu"
     )
     make = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}[kind]
-    config = make(**vars(plain), predictor="background", context=5)
+    config = make(**vars(plain), predictor=predictor, context=5)
     unbroken = assert_resumes(config, tmp_path, Training, "add_row", 126)
     assert unbroken.curve["loss"].notna().any()
 

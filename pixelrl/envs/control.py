@@ -99,6 +99,19 @@ class Control(gym.Env):
         terminated = bool(step.last() and step.discount == 0.0)
         return flat(step.observation), reward, terminated, bool(step.last() and not terminated), {}
 
+    def jump(self, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """From one state of the simulator, (n,) as `dm_control` has it, to that after an agent step; no episode.
+
+        What was going on is lost: this is for a copy of the environment that is only asked what would be.
+        """
+        own = self.dm.physics
+        with own.reset_context():
+            own.set_state(physics)
+        for _ in range(self.repeat):
+            self.dm.task.before_step(action, own)
+            own.step(self.dm._n_sub_steps)
+        return own.get_state()
+
     def render(self) -> np.ndarray | None:
         """A picture (240, 240, 3) uint8 of what dm_control draws."""
         if self.render_mode is None:
@@ -132,7 +145,8 @@ class Pixels(gym.ObservationWrapper):
         labels: whether `info["labels"]` tells what each pixel of the newest frame shows, (H, W) uint8, as a
             place in `info["label_names"]`: the sky, the floor, what is fixed (a rail), and each moving body.
 
-    `reset(options={"scenery": k})` asks for the k-th video or the k-th set of colours; without, the seed picks it.
+    `info["physics"]` is the state of the simulator, (n,) float64. `reset(options={"scenery": k})` asks for the k-th
+    video or the k-th set of colours; without, the seed picks it.
     """
 
     def __init__(
@@ -156,7 +170,13 @@ class Pixels(gym.ObservationWrapper):
         obs, info = self._see(info)
         return obs, reward, terminated, truncated, info
 
+    def foresee(self, physics: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The frame (3, H, W) uint8 and the state after an agent step from a state of the simulator; see `jump`."""
+        after = self.unwrapped.jump(physics, action)
+        return self._see({})[0], after
+
     def _see(self, info: dict) -> tuple[np.ndarray, dict]:
+        info = {**info, "physics": self.unwrapped.dm.physics.get_state()}
         shot = self.scenery.shoot(self.lens, self.unwrapped.data, self.labels)
         if self.labels:
             info = {**info, "labels": self.lens.shrink_labels(shot.labels), "label_names": self.lens.names}

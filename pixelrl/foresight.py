@@ -1,0 +1,124 @@
+"""What foresees frames for an agent that learns: a trained network, the simulator itself, and controls that know less.
+
+All have one interface. They are shown some transitions, and are then told one action after another.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pixelrl import envs, runs
+from pixelrl.cdna import CDNA, as_bytes, as_numbers, remembered
+from pixelrl.predictor import load_model
+from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
+from pixelrl.replay import Batch
+
+
+class Predictor(Protocol):
+    """What foresees frames: it is shown the past, and then told one action after the other."""
+
+    def begin(self, batch: Batch) -> None:
+        """From the next states of m transitions, with what led to them; see `Batch.past_frames`."""
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        """The frame (m, 3, H, W) uint8 after an action (m, A)."""
+
+
+class CDNAPredictor:
+    """A trained network, which sees the past and then goes on from its own frames.
+
+    Args:
+        model: its parameters get no gradient.
+    """
+
+    def __init__(self, model: CDNA) -> None:
+        self.model = model.requires_grad_(False)
+
+    def begin(self, batch: Batch) -> None:
+        self.state = remembered(self.model, batch.past_frames, batch.past_actions)
+        self.frame = as_numbers(batch.past_frames[:, -1])
+
+    @torch.no_grad()
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        prediction = self.model(self.frame, action, self.state)
+        self.frame, self.state = prediction.frame, prediction.state
+        return as_bytes(self.frame)
+
+
+class CopyPredictor:
+    """Nothing will change."""
+
+    def begin(self, batch: Batch) -> None:
+        self.frame = batch.past_frames[:, -1]
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        return self.frame
+
+
+class BackgroundPredictor:
+    """The scene will be empty: the median of every pixel over all frames of the past that it is shown."""
+
+    def begin(self, batch: Batch) -> None:
+        self.picture = batch.past_frames.flatten(0, 1).median(dim=0).values
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        return self.picture.expand(len(action), *self.picture.shape)
+
+
+class ShuffledPredictor:
+    """What another predictor foresees for another sample of the batch: good pictures, of the wrong future."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def begin(self, batch: Batch) -> None:
+        self.predictor.begin(batch)
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        return self.predictor.step(action).roll(1, dims=0)
+
+
+class OraclePredictor:
+    """The future as it will be: a copy of the simulator, stepped and drawn, in the scene that is trained in.
+
+    Args:
+        env: the agent's, a `ControlPixels` environment; its physics are overwritten with every step.
+    """
+
+    def __init__(self, env: Any) -> None:
+        env.reset(seed=0)  # begins the scenery
+        self.env = env
+
+    def begin(self, batch: Batch) -> None:
+        self.physics = batch.next_physics.cpu().numpy().copy()
+
+    def step(self, action: torch.Tensor) -> torch.Tensor:
+        foresee = self.env.get_wrapper_attr("foresee")
+        pairs = zip(self.physics, action.cpu().numpy(), strict=True)
+        frames, physics = zip(*(foresee(*pair) for pair in pairs), strict=True)
+        self.physics = np.stack(physics)
+        return torch.from_numpy(np.stack(frames)).to(action.device)
+
+
+def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: torch.device) -> Predictor:
+    """The predictor that a config names.
+
+    Raises:
+        FileNotFoundError: its network is not stored.
+        ValueError: its network was trained on frames of another size.
+    """
+    if config.predictor == "copy":
+        return CopyPredictor()
+    if config.predictor == "background":
+        return BackgroundPredictor()
+    if config.predictor == "oracle":
+        return OraclePredictor(envs.make(config.env, **config.env_kwargs))
+    run = runs.load(config.model)[0]
+    if tuple(run.config.env_kwargs["size"]) != tuple(config.env_kwargs["size"]):
+        sizes = run.config.env_kwargs["size"], config.env_kwargs["size"]
+        raise ValueError(f"{config.model} predicts frames of {sizes[0]}; the agent sees frames of {sizes[1]}.")
+    foresight = CDNAPredictor(load_model(run).to(device))
+    return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight
