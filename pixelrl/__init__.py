@@ -3,7 +3,7 @@
 Each module is one idea and imports only from those before it:
 presets, envs, checkpoint, runs, replay, prioritised, cuda, nets, dqn, dyna, augment, sac, saliency, scores, sgqn,
 fitting, actor_critic, dynamics, i2a, cdna, footage, forecast, predictor, foresight, predictive, agents, evaluate,
-parallel, train, stats, viz, check, prepare.
+parallel, train, stats, experiments, viz, check, prepare.
 """
 
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_train(commands)
     add_store(commands)
     add_modes(commands)
+    add_experiment(commands)
     add_prepare(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.run is not run_train:
@@ -98,6 +100,35 @@ def run_modes(options: argparse.Namespace, rest: list[str]) -> None:
         runs.add_modes(folder, table)
         means = table.groupby("mode", sort=False)["return"].mean()
         print(f"{folder}:", ", ".join(f"{mode} {value:.0f}" for mode, value in means.items()))
+
+
+def add_experiment(commands: argparse._SubParsersAction) -> None:
+    """`experiment`: a grid of trainings."""
+    parser = commands.add_parser(
+        "experiment",
+        help="train a grid of methods, seeds and tasks, or go on with one",
+        epilog="The same command goes on with whatever is not finished. With RAY_ADDRESS, on that cluster.",
+    )
+    parser.add_argument("--methods", nargs="+", choices=presets.METHODS, required=True, metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", default=[], help="such as walker-walk; default: the methods' own")
+    parser.add_argument("--preset", choices=presets.PRESETS, default="cpu")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="trainings at a time")
+    parser.add_argument("--per-gpu", type=int, default=4, help="trainings that share a GPU of a cluster")
+    parser.add_argument("--modes", nargs="*", choices=MODES, default=["train", "video_easy", "video_hard"])
+    parser.add_argument("--episodes", type=int, default=20, help="a mode")
+    parser.add_argument("--videos", default="procedural", help="as of `modes`")
+    parser.set_defaults(run=run_experiment)
+
+
+def run_experiment(options: argparse.Namespace, rest: list[str]) -> None:
+    """Train them all; the exit status tells whether all are done."""
+    from pixelrl import experiments
+
+    configs = experiments.grid(options.methods, options.seeds, options.tasks, options.preset)
+    modes = experiments.Modes(tuple(options.modes), options.episodes, options.videos)
+    if not experiments.run_all(configs, modes, options.workers, options.per_gpu):
+        sys.exit("error: not all trainings are done; the same command goes on with them")
 
 
 def add_prepare(commands: argparse._SubParsersAction) -> None:

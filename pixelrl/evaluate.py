@@ -13,6 +13,7 @@ import pandas as pd
 from pixelrl import envs
 from pixelrl.envs.modes import MODES
 from pixelrl.presets import TrainConfig
+from pixelrl.runs import Run
 
 # First seeds of the episodes by which a curve, a result and the modes are measured; films begin at 40,000.
 CURVE_SEED, FINAL_SEED, MODES_SEED = 10_000, 20_000, 30_000
@@ -90,9 +91,19 @@ def evaluate_modes(
         returns = evaluate(
             agent, lambda kwargs=kwargs: envs.make(config.env, **kwargs), episodes, MODES_SEED, lambda i: {"scenery": i}
         )
-        shown = Path(videos).name if mode.startswith("video") else ""
-        rows += [(mode, shown, i, value) for i, value in enumerate(returns)]
+        rows += [(mode, videos_shown(mode, videos), i, value) for i, value in enumerate(returns)]
     return pd.DataFrame(rows, columns=["mode", "videos", "episode", "return"])
+
+
+def videos_shown(mode: str, videos: str) -> str:
+    """Of a folder or `procedural`, the name in a table of returns; empty for a mode without videos."""
+    return Path(videos).name if mode.startswith("video") else ""
+
+
+def was_played(run: Run, mode: str, videos: str) -> bool:
+    """Whether a run has returns in a mode, before these videos."""
+    table = run.modes
+    return table is not None and bool(((table["mode"] == mode) & (table["videos"] == videos_shown(mode, videos))).any())
 
 
 def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000) -> Episode:

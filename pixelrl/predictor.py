@@ -56,6 +56,12 @@ class PredictorTraining(Fitting):
         self.replay = build_buffer(films, config, n_actions, model.scenery.device)
         self.pieces = windows(held_out, config.context + config.horizon)
         super().__init__(config, model)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, config.steps)
+
+    def advance(self) -> None:
+        """One update, of a size that falls to nothing by the end."""
+        super().advance()
+        self.schedule.step()
 
     def loss(self) -> torch.Tensor:
         """Of sequences of the films, with scheduled sampling."""
@@ -86,11 +92,16 @@ class PredictorTraining(Fitting):
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two updates."""
-        return {**super().state_dict(), "sampler": self.replay.sampler.state_dict()}
+        return {
+            **super().state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sampler": self.replay.sampler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         super().load_state_dict(state)
+        self.schedule.load_state_dict(state["schedule"])
         self.replay.sampler.load_state_dict(state["sampler"])
 
 

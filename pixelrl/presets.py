@@ -341,7 +341,7 @@ class CDNAConfig(RunConfig):
     lstm_kernel: int = 3
     """Side of the gates' filters, odd; the paper has 5."""
     lr: float = 1e-3
-    """Learning rate of Adam."""
+    """Learning rate of Adam at the beginning; it falls to 0 by the end as a cosine does."""
     pace: float = 200.0
     """k of scheduled sampling: half of the frames fed are predicted ones after k log k updates."""
 
@@ -577,7 +577,7 @@ METHODS: dict[str, RunConfig] = {
     "predictive-sgqn-beta-0.1": replace(AHEAD, consistency=0.1),
     "predictive-sgqn-beta-1": replace(AHEAD, consistency=1.0),
     "cdna": FILMS,
-    "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=7),
+    "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=13),
     "a2c": BREAKOUT,
     "a2c-partly": BREAKOUT,
     "breakout-model": DynamicsConfig(method="breakout-model", env=BREAKOUT.env, env_kwargs=BREAKOUT.env_kwargs),

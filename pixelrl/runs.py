@@ -148,7 +148,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def folder_for(config: presets.RunConfig) -> Path:
-    """Where a training keeps its checkpoints and its result: METHOD/PRESET/seed-SEED, below
+    """Where a training keeps its checkpoints and its result: NAME/PRESET/seed-SEED, with `name_of`, below
 
     `PIXELRL_TRAININGS` if it is set, else `seeing-ahead` on Google Drive where Colab has mounted it, so that
     a training outlives the session, else `trainings` in the working directory.
@@ -156,7 +156,14 @@ def folder_for(config: presets.RunConfig) -> Path:
     drive = Path("/content/drive/MyDrive")
     root = drive / "seeing-ahead" if drive.is_dir() else Path("trainings")
     root = Path(os.environ.get("PIXELRL_TRAININGS", root))
-    return root / config.method / config.preset / f"seed-{config.seed}"
+    return root / name_of(config) / config.preset / f"seed-{config.seed}"
+
+
+def name_of(config: presets.RunConfig) -> str:
+    """Under what a run is stored: its method, and its task where that is not the method's own."""
+    task = config.env_kwargs.get("task")
+    usual = presets.METHODS[config.method].env_kwargs.get("task")
+    return config.method if task == usual else f"{config.method}-{task}"
 
 
 def library() -> Path:
@@ -189,7 +196,7 @@ def load(name: str, folder: Path | None = None) -> list[Run]:
 def store(source: Path, folder: Path | None = None) -> Path:
     """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now."""
     run = read(source)
-    target = (folder or library()) / run.config.method / f"seed-{run.config.seed}"
+    target = (folder or library()) / name_of(run.config) / f"seed-{run.config.seed}"
     target.mkdir(parents=True, exist_ok=True)
     for name in (*files(source), checkpoint.SUMS):
         shutil.copy2(source / name, target / name)

@@ -9,7 +9,9 @@ environment itself never has to be saved.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
@@ -236,6 +239,7 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
 
     Raises:
         ValueError: the folder holds a training with another config.
+        RuntimeError: another process trains in the folder.
     """
     if folder is None:
         training = begin(config)
@@ -244,14 +248,42 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
     folder = Path(folder)
     open_folder(folder, config)
     if not runs.is_finished(folder):
-        training = begin(config)
-        if (state := checkpoint.newest(folder)) is not None:
-            training.load_state_dict(state)
-        learn(training, folder, tensorboard)
-        runs.save(folder, training.result())
+        with alone_in(folder):
+            train_in(folder, config, tensorboard)
     run = runs.read(folder)
     checkpoint.remove_all(folder)
     return run
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a training's folder; the lock of a process that is killed is gone with it.
+
+    Raises:
+        RuntimeError: another process trains here.
+    """
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(f"{folder} is being trained by another process; this one leaves it alone.") from error
+    except NotImplementedError:
+        warnings.warn(f"{folder} lies where no file can be locked; let one process alone train there.", stacklevel=4)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
+    """From the newest checkpoint to the finished run, unless that is there by now."""
+    if runs.is_finished(folder):
+        return
+    training = begin(config)
+    if (state := checkpoint.newest(folder)) is not None:
+        training.load_state_dict(state)
+    learn(training, folder, tensorboard)
+    runs.save(folder, training.result())
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:

@@ -1,0 +1,172 @@
+"""A grid of trainings: nothing is trained twice, nothing that dies is lost, and nobody writes where another does."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_train import assert_same
+
+from pixelrl import checkpoint, experiments, presets, runs
+from pixelrl.__main__ import main
+from pixelrl.train import alone_in, train
+
+NO_MODES = experiments.Modes((), 1, "procedural")
+SMALL = {"steps": 400, "learning_starts": 60, "batch_size": 16, "eval_every": 100, "device": "cpu"}
+SMALL |= {"checkpoint_seconds": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where they lie, in the processes of workers as well."""
+    monkeypatch.setenv("PIXELRL_TRAININGS", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+def test_a_grid_has_every_method_of_a_seed_before_the_next_seed() -> None:
+    configs = experiments.grid(["sac", "svea"], [0, 3], ["cartpole-swingup", "walker-walk"], "quick")
+    names = [f"{runs.folder_for(config).parent.parent.name} {config.seed}" for config in configs]
+    first = ["sac 0", "svea 0", "sac-walker-walk 0", "svea-walker-walk 0"]
+    assert names == first + [name.replace("0", "3") for name in first]
+    assert experiments.grid(["sac"], [1], [], "quick") == [presets.get("sac", "quick", seed=1)]
+
+
+def test_a_grid_is_trained_once(trainings: Path, capfd: pytest.CaptureFixture) -> None:
+    command = "experiment --methods dqn-cartpole dqn-cartpole-no-target --seeds 0 1 --preset quick --workers 2 --modes"
+    main(command.split())
+    finished = sorted(trainings.glob("*/quick/*/SHA256SUMS"))
+    assert len(finished) == 4
+    assert "4 trainings, 0 of them finished before" in capfd.readouterr().out
+    times = [path.stat().st_mtime_ns for path in finished]
+    main(command.split())
+    assert "4 trainings, 4 of them finished before" in capfd.readouterr().out
+    assert [path.stat().st_mtime_ns for path in finished] == times
+
+
+def test_agents_are_played_in_the_modes_that_are_missing() -> None:
+    config = presets.get("sac", "quick", device="cpu")
+    experiments.work(config, experiments.Modes(("train",), 1, "procedural"))
+    folder = runs.folder_for(config)
+    first = runs.read(folder).modes
+    experiments.work(config, experiments.Modes(("train", "color_easy"), 1, "procedural"))
+    both = runs.read(folder).modes
+    assert both["mode"].tolist() == ["train", "color_easy"]
+    pd.testing.assert_frame_equal(both.iloc[:1], first)
+    assert experiments.done_with(config, experiments.Modes(("color_easy",), 1, "procedural"))
+    assert not experiments.done_with(config, experiments.Modes(("video_easy",), 1, "procedural"))
+
+
+def test_a_killed_worker_is_replaced_and_the_run_is_the_unbroken_one() -> None:
+    config = presets.get("dqn-cartpole", "quick", **SMALL)
+    folder = runs.folder_for(config)
+    outcome: list[str] = []
+    thread = threading.Thread(target=lambda: outcome.append(experiments.in_a_process(config, NO_MODES)))
+    thread.start()
+    while not checkpoint.found(folder):
+        time.sleep(0.02)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    thread.join()
+    assert worker.exitcode == -signal.SIGKILL
+    assert outcome == [""]
+    assert_same(train(config), runs.read(folder))
+
+
+def test_what_is_wrong_is_said_once_and_the_others_are_trained(capfd: pytest.CaptureFixture) -> None:
+    good = presets.get("dqn-cartpole", "quick", device="cpu")
+    bad = replace(good, seed=1, batch_size=10_000, env="pixelrl/NoSuchThing-v0")
+    assert not experiments.run_all([bad, good], NO_MODES, workers=1, per_gpu=1)
+    said = capfd.readouterr()
+    assert said.err.count("NoSuchThing") == 1
+    assert "exit status 1" in said.out
+    assert runs.is_finished(runs.folder_for(good))
+
+
+def hold(folder: Path, ready: object, done: object) -> None:
+    with alone_in(folder):
+        ready.set()
+        done.wait(60)
+
+
+def test_two_workers_never_write_one_run(trainings: Path) -> None:
+    config = presets.get("dqn-cartpole", "quick", device="cpu")
+    folder = runs.folder_for(config)
+    folder.mkdir(parents=True)
+    spawn = multiprocessing.get_context("spawn")
+    ready, done = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(folder, ready, done))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(RuntimeError, match="trained by another process"):
+        train(config, folder)
+    assert not (folder / "curve.csv").exists()
+    other.kill()  # and with it goes its lock
+    other.join()
+    train(config, folder)
+    assert runs.is_finished(folder)
+
+
+def test_a_full_disk_is_one_clear_error_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = presets.get("dqn-cartpole", "quick", **SMALL)
+    folder, written = runs.folder_for(config), []
+    save = checkpoint.save_file
+
+    def full(tensors: dict, path: Path) -> None:
+        written.append(path)
+        if len(written) == 4:
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        experiments.work_or_exit(config, NO_MODES)
+    assert len(checkpoint.found(folder)) == 2
+    assert all(checkpoint.read(path) for path in checkpoint.found(folder))
+    experiments.work_or_exit(config, NO_MODES)
+    assert_same(train(config), runs.read(folder))
+
+
+def test_the_table_has_a_row_for_each_method() -> None:
+    config = presets.get("sac", "quick")
+    played = pd.DataFrame({"mode": ["video_easy"] * 2, "videos": ["x"] * 2, "episode": [0, 1], "return": [10.0, 30.0]})
+    group = [
+        runs.Run(config, pd.DataFrame(), {"seconds": 3600.0, "final_returns": [value] * 3}, {}, played)
+        for value in (100.0, 200.0)
+    ]
+    table = experiments.table({"SAC": group}, {"easy": ("video_easy", "x")})
+    assert table.loc[0].tolist() == ["SAC", 2, "1.0", "150 [100, 200]", "20 [20, 20]"]
+
+
+def test_what_a_grid_takes_is_told_from_stored_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
+    config = presets.get("dqn-cartpole", "quick", device="cpu")
+    assert "nothing is known" in experiments.forecast([config], 1)
+    run = train(config)
+    run.meta["seconds"] = 7200.0
+    runs.save(tmp_path / "library" / "dqn-cartpole" / "seed-0", run)
+    assert "about 3.0 h on 2 workers" in experiments.forecast([replace(config, seed=i) for i in range(3)], 2)
+
+
+def test_ray_trains_the_same_grid(monkeypatch: pytest.MonkeyPatch, trainings: Path) -> None:
+    utils = pytest.importorskip("ray.cluster_utils")
+    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    configs = [presets.get("dqn-cartpole", "quick", seed=seed, device="cpu") for seed in (0, 1)]
+    broken = replace(configs[0], seed=2, env="pixelrl/NoSuchThing-v0")
+    try:
+        assert not experiments.run_all([*configs, broken], NO_MODES, workers=2, per_gpu=1)
+    finally:
+        cluster.shutdown()
+    assert all(runs.is_finished(runs.folder_for(config)) for config in configs)
+    assert np.isfinite(runs.read(runs.folder_for(configs[1])).meta["final_returns"]).all()
