@@ -7,6 +7,7 @@ others by counting back; a training of 100,000 steps on 84 × 84 grey frames fit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -123,7 +124,8 @@ class Replay:
         sampler: how slots are drawn.
         device: where the frames lie. Beside the networks, on the GPU, no picture has to travel to an update.
         context: K, frames that come with each transition for a video predictor, 0 for none; with `n_step` of 1.
-        physics: n, numbers of the simulator's state to keep with each frame, 0 for none; with a context.
+        peek: asked for the simulator's state, (n,), whenever a frame is stored, to keep that beside it; with a context.
+        reward_scale: what rewards are multiplied by.
 
     Raises:
         ValueError: the sizes do not fit together.
@@ -140,7 +142,8 @@ class Replay:
         gamma: float = 0.99,
         device: torch.device | str = "cpu",
         context: int = 0,
-        physics: int = 0,
+        peek: Callable[[], np.ndarray] | None = None,
+        reward_scale: float = 1.0,
     ) -> None:
         channels = obs_space.shape[0]
         if channels % stack:
@@ -151,13 +154,14 @@ class Replay:
             raise ValueError(f"a context leads to the next observation, one step ahead; n_step is {n_step}.")
         discrete = isinstance(action_space, gym.spaces.Discrete)
         self.obs_space, self.sampler, self.context = obs_space, sampler, context
+        self.peek, self.reward_scale = peek or (lambda: np.empty(0)), reward_scale
         self.capacity, self.stack, self.n_step, self.gamma = capacity, stack, n_step, gamma
         frame = np.zeros((capacity, channels // stack, *obs_space.shape[1:]), obs_space.dtype)
         self.frame = torch.from_numpy(frame).to(device)  # numpy's zeros take no memory before they are written
         self.action = np.zeros((capacity, *action_space.shape), np.int64 if discrete else np.float32)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated = np.zeros(capacity, np.float32)
-        self.physics = np.zeros((capacity, physics))
+        self.physics = np.zeros((capacity, len(self.peek())))
         self.age = np.zeros(capacity, np.int64)  # steps since the episode began
         self.drawable = np.zeros(capacity, bool)  # a transition starts here, and all its frames are there
         self.written = 0  # slots ever written
@@ -171,20 +175,21 @@ class Replay:
         """Bytes held, whether used yet or not."""
         return sum(tensor.nbytes for tensor in self._tensors().values())
 
-    def start(self, obs: np.ndarray, physics: Any = ()) -> None:
-        """Begin an episode with its first observation, and the simulator's state there where that is kept."""
-        self._write(obs, physics, age=0)
+    def start(self, obs: np.ndarray) -> None:
+        """Begin an episode with its first observation."""
+        self._write(obs, age=0)
 
-    def add(self, action: Any, reward: float, terminated: bool, next_obs: np.ndarray, physics: Any = ()) -> None:
+    def add(self, action: Any, reward: float, terminated: bool, next_obs: np.ndarray) -> None:
         """One step: the action taken at the newest observation, what it brought, and what was seen next."""
         if self.written == 0:
             raise RuntimeError("call start(obs) with the episode's first observation before the first add(...).")
         slot = (self.written - 1) % self.capacity
-        self.action[slot], self.reward[slot], self.terminated[slot] = action, reward, terminated
+        self.action[slot], self.terminated[slot] = action, terminated
+        self.reward[slot] = self.reward_scale * reward
         self._mark(np.array([slot]), drawable=True)
-        self._write(next_obs, physics, age=self.age[slot] + 1)
+        self._write(next_obs, age=self.age[slot] + 1)
 
-    def _write(self, obs: np.ndarray, physics: Any, age: int) -> None:
+    def _write(self, obs: np.ndarray, age: int) -> None:
         if obs.shape != self.obs_space.shape or obs.dtype != self.obs_space.dtype:
             raise ValueError(
                 f"the buffer holds observations of shape {self.obs_space.shape} and type {self.obs_space.dtype}; "
@@ -192,7 +197,7 @@ class Replay:
             )
         slot = self.written % self.capacity
         self.frame[slot] = torch.from_numpy(obs[-self.frame.shape[1] :])
-        self.physics[slot], self.age[slot] = physics, age
+        self.physics[slot], self.age[slot] = self.peek(), age
         # No transition starts at an observation whose action is still to come, nor in the slots ahead,
         # the oldest ones, whose stacks or contexts have just lost this frame.
         reach = max(self.stack, self.context - 1)

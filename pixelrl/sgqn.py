@@ -92,11 +92,7 @@ def whole_and_masked(agent: SGQN, obs: torch.Tensor, action: torch.Tensor) -> Vi
     numbers = agent.encoder.numbers(obs).requires_grad_()
     features = agent.encoder(numbers)
     q = agent.critic(features, action)
-    if agent.config.masks == "saliency":
-        attribution = guided_gradient(q.mean(dim=0), numbers, keep_graph=True)
-    else:
-        attribution = torch.rand_like(numbers)
-    mask = stack_mask(attribution, agent.config.rho)
+    mask = stack_mask(agent.attribution(q.mean(dim=0), numbers), agent.config.rho)
     q_masked = agent.critic(agent.encoder(painted_over(obs, mask)), action)
     return Views(features, q, q_masked, mask)
 
@@ -129,6 +125,12 @@ class SGQN(SAC):
         learned, mask = sgqn_objective(self, batch)
         metrics = self.learn(learned)
         return {**metrics, "attribution_loss": self.update_decoder(batch, mask)}
+
+    def attribution(self, q: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """How much values (B,) depend on each number (B, C, H, W) of what was seen; or, as a control, anything."""
+        if self.config.masks == "random":
+            return torch.rand_like(numbers)
+        return guided_gradient(q, numbers, keep_graph=True)
 
     def update_decoder(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
         """One gradient step towards features that tell the mask of an overlaid picture. Returns the loss, detached."""

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,13 +66,13 @@ def interact(env: gym.Env, agent: Any, replay: Replay, config: TrainConfig, epis
         step: agent steps taken before.
     """
     while True:
-        obs, info = env.reset(seed=episode_seed(config.seed, episode))
-        replay.start(obs, known(info, replay))
+        obs, _ = env.reset(seed=episode_seed(config.seed, episode))
+        replay.start(obs)
         total, done = 0.0, False
         while not done:
             action = agent.act(obs[None], explore=True)[0]
-            obs, reward, terminated, truncated, info = env.step(action)
-            replay.add(action, config.reward_scale * float(reward), terminated, obs, known(info, replay))
+            obs, reward, terminated, truncated, _ = env.step(action)
+            replay.add(action, reward, terminated, obs)
             step, total, done = step + 1, total + float(reward), terminated or truncated
             metrics = {}
             if step >= config.learning_starts and step % config.update_every == 0:
@@ -82,11 +81,6 @@ def interact(env: gym.Env, agent: Any, replay: Replay, config: TrainConfig, epis
                 replay.sampler.feedback(batch.slots, metrics["td_error"])
             yield Step(metrics, total if done else None)
         episode += 1
-
-
-def known(info: dict[str, Any], replay: Replay) -> Any:
-    """What a buffer keeps of the simulator's state."""
-    return info["physics"] if replay.physics.shape[1] else ()
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -104,11 +98,14 @@ def build_replay(config: TrainConfig, env: gym.Env, device: torch.device | str =
     sampler = SAMPLERS[config.replay](config.replay_size, np.random.default_rng([config.seed, 2]))
     stack = env.get_wrapper_attr("stack_size") if env.has_wrapper_attr("stack_size") else 1
     spaces = env.observation_space, env.action_space
-    replay = Replay
+    ahead: dict[str, Any] = {}
     if isinstance(config, AheadConfig):
-        physics = len(env.unwrapped.dm.physics.get_state()) if asks_simulator(config) else 0
-        replay = partial(Replay, context=config.context, physics=physics)
-    return replay(config.replay_size, *spaces, sampler, stack, config.n_step, config.gamma, device)
+        ahead["context"] = config.context
+        ahead["peek"] = env.get_wrapper_attr("physics") if asks_simulator(config) else None
+    sizes = stack, config.n_step, config.gamma
+    return Replay(
+        config.replay_size, *spaces, sampler, *sizes, device=device, reward_scale=config.reward_scale, **ahead
+    )
 
 
 class Training:

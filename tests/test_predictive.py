@@ -35,7 +35,7 @@ from pixelrl.predictive import (
 )
 from pixelrl.predictor import build_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
-from pixelrl.replay import Batch, Replay, UniformSampler
+from pixelrl.replay import Batch
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, stack_mask
 from pixelrl.train import Training, build_replay
@@ -228,12 +228,12 @@ def test_the_oracle_foresees_what_will_be_seen() -> None:
     replay = build_replay(config, env)
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (7, 1)).astype(np.float32)
-    obs, info = env.reset(seed=3)
-    replay.start(obs, info["physics"])
+    obs, _ = env.reset(seed=3)
+    replay.start(obs)
     seen = []
     for action in actions:
-        obs, reward, _, _, info = env.step(action)
-        replay.add(action, reward, False, obs, info["physics"])
+        obs, reward, _, _, _ = env.step(action)
+        replay.add(action, reward, False, obs)
         seen.append(torch.from_numpy(obs[6:].copy()))
     oracle = OraclePredictor(envs.make(config.env, **config.env_kwargs))
     oracle.begin(replay.gather(np.array([2, 3]), np.ones(2, np.float32)))  # from what was seen after actions 2 and 3
@@ -241,12 +241,6 @@ def test_the_oracle_foresees_what_will_be_seen() -> None:
         foreseen = oracle.step(torch.from_numpy(actions[[3 + t, 4 + t]]))
         assert torch.equal(foreseen[0], seen[3 + t])
         assert torch.equal(foreseen[1], seen[4 + t])
-
-
-def test_a_buffer_that_keeps_physics_refuses_a_step_without() -> None:
-    replay = Replay(20, *SPACES, UniformSampler(20, np.random.default_rng(0)), stack=3, context=2, physics=4)
-    with pytest.raises(ValueError, match="shape"):
-        replay.start(np.zeros((9, *SIZE), np.uint8))
 
 
 def test_the_matched_discount_values_what_is_far_as_the_blended_target_does() -> None:

@@ -280,3 +280,11 @@ def test_wrong_sizes_are_refused() -> None:
         Replay(
             20, gym.spaces.Box(0, 255, (3, 4, 4), np.uint8), ACTIONS, UniformSampler(20, np.random.default_rng(0)), 2
         )
+
+
+def test_rewards_are_learned_from_at_their_scale() -> None:
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    replay = Replay(20, space, ACTIONS, UniformSampler(20, np.random.default_rng(0)), reward_scale=0.5)
+    replay.start(np.zeros(2, np.float32))
+    replay.add(1, 3.0, False, np.ones(2, np.float32))
+    assert replay.sample(4).reward.tolist() == [1.5] * 4

@@ -99,6 +99,10 @@ class Control(gym.Env):
         terminated = bool(step.last() and step.discount == 0.0)
         return flat(step.observation), reward, terminated, bool(step.last() and not terminated), {}
 
+    def physics(self) -> np.ndarray:
+        """The state of the simulator, (n,) float64, as `dm_control` has it."""
+        return self.dm.physics.get_state()
+
     def jump(self, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
         """From one state of the simulator, (n,) as `dm_control` has it, to that after an agent step; no episode.
 
@@ -145,8 +149,7 @@ class Pixels(gym.ObservationWrapper):
         labels: whether `info["labels"]` tells what each pixel of the newest frame shows, (H, W) uint8, as a
             place in `info["label_names"]`: the sky, the floor, what is fixed (a rail), and each moving body.
 
-    `info["physics"]` is the state of the simulator, (n,) float64. `reset(options={"scenery": k})` asks for the k-th
-    video or the k-th set of colours; without, the seed picks it.
+    `reset(options={"scenery": k})` asks for the k-th video or the k-th set of colours; without, the seed picks it.
     """
 
     def __init__(
@@ -176,7 +179,6 @@ class Pixels(gym.ObservationWrapper):
         return self._see({})[0], after
 
     def _see(self, info: dict) -> tuple[np.ndarray, dict]:
-        info = {**info, "physics": self.unwrapped.dm.physics.get_state()}
         shot = self.scenery.shoot(self.lens, self.unwrapped.data, self.labels)
         if self.labels:
             info = {**info, "labels": self.lens.shrink_labels(shot.labels), "label_names": self.lens.names}
