@@ -17,8 +17,14 @@ from torch.nn import functional as F
 
 from pixelrl.nets import computing_in, fastest_dtype
 
-# What each of the seven convolutional LSTMs remembers: its output and its cell, (B, C, h, w) each.
-State = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+class State(NamedTuple):
+    """What the network remembers."""
+
+    memories: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    """Of the seven convolutional LSTMs, the output and the cell, (B, C, h, w) each."""
+    frame: torch.Tensor | None
+    """(B, 3, H, W), the frame before; None at the beginning."""
 
 
 class ConvLSTM(nn.Module):
@@ -46,14 +52,13 @@ class ConvLSTM(nn.Module):
 
 
 def normalised(raw: torch.Tensor) -> torch.Tensor:
-    """Kernels (..., k, k) that leave the picture where it is when `raw` is 0: never negative, of sum 1.
+    """Kernels (..., k, k) by a softmax: never negative, of sum 1, none dead.
 
-    The kernel that copies is added to what the network says, so that no kernel is dead from the beginning.
+    Where `raw` is 0, half of the weight is in the middle, which copies, and the other half everywhere.
     """
     k = raw.shape[-1]
-    identity = F.one_hot(torch.tensor(k * k // 2), k * k).reshape(k, k).to(raw)
-    positive = (raw + identity).relu() + 1e-6
-    return positive / positive.sum((-2, -1), keepdim=True)
+    middle = math.log(k * k) * F.one_hot(torch.tensor(k * k // 2), k * k).to(raw)
+    return (raw.flatten(-2) + middle).softmax(dim=-1).unflatten(-1, (k, k))
 
 
 def moved(frame: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
@@ -131,7 +136,7 @@ class CDNA(nn.Module):
         self.scales = (2, 2, 4, 4, 8, 4, 2)  # of the memories' pictures: how many times smaller than the frame
         self.down = nn.ModuleList(
             (
-                nn.Sequential(nn.Conv2d(3, w, 5, stride=2, padding=2), nn.GroupNorm(1, w), nn.ReLU()),
+                nn.Sequential(nn.Conv2d(6, w, 5, stride=2, padding=2), nn.GroupNorm(1, w), nn.ReLU()),
                 nn.Sequential(nn.Conv2d(w, w, 3, stride=2, padding=1), nn.ReLU()),
                 nn.Sequential(nn.Conv2d(2 * w, 2 * w, 3, stride=2, padding=1), nn.ReLU()),
             )
@@ -160,7 +165,8 @@ class CDNA(nn.Module):
             (batch_size, memory.gates.out_channels // 4, height // scale, width // scale)
             for memory, scale in zip(self.memories, self.scales, strict=True)
         ]
-        return tuple((torch.zeros(shape, device=device), torch.zeros(shape, device=device)) for shape in shapes)
+        zeros = tuple((torch.zeros(shape, device=device), torch.zeros(shape, device=device)) for shape in shapes)
+        return State(zeros, None)
 
     def watch(
         self, frame: torch.Tensor, action: torch.Tensor, state: State
@@ -178,19 +184,21 @@ class CDNA(nn.Module):
 
         def remember(x: torch.Tensor) -> torch.Tensor:
             number = len(new)
-            out, memory = self.memories[number](x, state[number])
+            out, memory = self.memories[number](x, state.memories[number])
             new.append(memory)
             return self.norms[number](out)
 
+        differs = frame - self.scenery.detach().sigmoid()
+        changed = torch.zeros_like(frame) if state.frame is None else frame - state.frame
         with self.computing():
-            half = self.down[0](frame)
+            half = self.down[0](torch.cat([differs, changed], dim=1))
             quarter = self.down[1](remember(remember(half)))
             eighth = self.down[2](remember(remember(quarter)))
             planes = action[:, :, None, None].expand(-1, -1, *eighth.shape[2:])
             deepest = remember(self.acted(torch.cat([eighth, planes], dim=1)))
             x = torch.cat([remember(self.up[0](deepest)), quarter], dim=1)
             x = torch.cat([remember(self.up[1](x)), half], dim=1)
-        return deepest, x, tuple(new)
+        return deepest, x, State(tuple(new), frame)
 
     def forward(self, frame: torch.Tensor, action: torch.Tensor, state: State) -> Prediction:
         """The next frame, after an action (B, A) at a frame (B, 3, H, W) from 0 to 1.

@@ -573,3 +573,64 @@ def advantages(answer: Callable[..., np.ndarray]) -> None:
             "later advantages are missing: that is lambda = 0.": backwards(ended, 0.0),
         },
     )
+
+
+@exercise("9.1")
+def predictive_target_by_hand(answer: Callable[..., float]) -> None:
+    """r + gamma (1 - d) (V_1 / 2 + sum of V_2 to V_N over 2 (N - 1))."""
+    values = np.array([2.0, 5.0, 8.0])
+
+    def target(value: float, terminated: float = 0.0) -> float:
+        return 1.0 + 0.9 * (1 - terminated) * value
+
+    expect(
+        answer(1.0, 0.9, 0.0, values.copy()),
+        target(0.5 * 2.0 + 0.5 * 6.5),
+        "for N = 3",
+        {
+            "the real next state has half of the say; your values all have the same.": target(5.0),
+            "the predicted states share a half among them: each has 1 / (2 (N - 1)).": target(0.5 * 2.0 + 0.5 * 13.0),
+            "that is SAC's target; what was predicted has no say in it.": target(2.0),
+            "there is one discount, of one step, in front of all values.": 1.0
+            + 0.9 * 0.5 * 2.0
+            + (0.9**2 * 5.0 + 0.9**3 * 8.0) / 4,
+        },
+    )
+    expect(
+        answer(1.0, 0.9, 1.0, values.copy()),
+        1.0,
+        "for a step that ended an episode",
+        {"nothing comes after the end.": target(0.5 * 2.0 + 0.5 * 6.5)},
+    )
+
+
+@exercise("9.2")
+def weights_of_equation_5(answer: Callable[..., list[float]]) -> None:
+    """1/2, 1/4, ..., 1/2^N, and 1/2^N again."""
+    for horizon in (3, 5):
+        right = [0.5 ** (n + 1) for n in range(horizon)] + [0.5**horizon]
+        expect(
+            answer(horizon),
+            right,
+            f"for N = {horizon}",
+            {
+                "the last weight is as large as the one before; only then is the sum 1.": [
+                    0.5 ** (n + 1) for n in range(horizon + 1)
+                ],
+            },
+        )
+
+
+@exercise("9.3")
+def matched_discount(answer: Callable[..., float]) -> None:
+    """gamma to the power of 1 / E[J], E[J] = 1/2 + (N + 2) / 4."""
+    for horizon, jump in ((2, 1.5), (3, 1.75), (5, 2.25)):
+        expect(
+            answer(0.9, horizon),
+            0.9 ** (1 / jump),
+            f"for gamma = 0.9 and N = {horizon}",
+            {
+                "that is smaller than gamma; to see further is to discount less.": 0.9**jump,
+                "the real next state has half of the weight, the others share the rest.": 0.9 ** (2 / (horizon + 1)),
+            },
+        )

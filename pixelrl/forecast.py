@@ -75,10 +75,10 @@ def moving_psnr(forecast: torch.Tensor, truth: torch.Tensor, where: torch.Tensor
 
 
 class Poses:
-    """Reads the pose of the cartpole from a frame, by comparing it with drawings of many.
+    """Reads the pose of the cartpole from a frame, by comparing it with drawings of many: first the cart, then the pole.
 
-    What counts is how much a frame differs from the empty scene as a drawing does (the cosine), and not how strongly:
-    of a pole that is foreseen only faintly, the angle can be right.
+    What counts is how much a frame differs from the empty scene, and then from the scene with the cart alone, as a
+    drawing does (the cosine), and not how strongly: of a pole that is foreseen only faintly, the angle can be right.
 
     Args:
         env: `ControlPixels` of a cartpole task in the mode `train`.
@@ -88,23 +88,28 @@ class Poses:
 
     def __init__(self, env: Any, carts: np.ndarray, angles: np.ndarray) -> None:
         env.reset(seed=0)
+        physics, lens = env.unwrapped.dm.physics, env.get_wrapper_attr("lens")
         drawn = []
-        self.poses = np.array([(cart, angle) for cart in carts for angle in angles])
-        physics = env.unwrapped.dm.physics
-        lens = env.get_wrapper_attr("lens")
-        for pose in self.poses:
+        for pose in ((cart, angle) for cart in carts for angle in angles):
             physics.data.qpos[:] = pose
             physics.forward()
             drawn.append(lens.shrink(lens.shoot(env.unwrapped.data).rgb).transpose(2, 0, 1))
-        pictures = as_numbers(torch.from_numpy(np.stack(drawn))).flatten(1)  # (N, 3 H W)
+        pictures = as_numbers(torch.from_numpy(np.stack(drawn))).flatten(1)  # (carts angles, 3 H W)
+        self.carts, self.angles = carts, angles
         self.scene = pictures.median(dim=0).values
-        self.drawn = F.normalize(pictures - self.scene, dim=1)
+        self.whole = F.normalize(pictures - self.scene, dim=1)
+        pictures = pictures.unflatten(0, (len(carts), len(angles)))
+        self.cart_alone = pictures.median(dim=1).values
+        self.poles = F.normalize(pictures - self.cart_alone[:, None], dim=2)
 
     def read(self, frames: torch.Tensor) -> np.ndarray:
         """Cart (m) and angle (rad) of frames (..., 3, H, W): (..., 2); of an empty scene, any."""
-        change = frames.flatten(0, -4).flatten(1) - self.scene
-        most_alike = (change @ self.drawn.T).argmax(dim=1).numpy()
-        return self.poses[most_alike].reshape(*frames.shape[:-3], 2)
+        flat = frames.flatten(0, -4).flatten(1)
+        cart = ((flat - self.scene) @ self.whole.T).argmax(dim=1) // len(self.angles)
+        rest = (flat - self.cart_alone[cart])[:, :, None]
+        angle = torch.cat([pole @ own for pole, own in zip(self.poles[cart].split(1), rest, strict=True)])
+        angle = angle.squeeze(-1).argmax(dim=1)
+        return np.stack([self.carts[cart.numpy()], self.angles[angle.numpy()]], axis=1).reshape(*frames.shape[:-3], 2)
 
     def in_sight(self, frames: torch.Tensor, poses: np.ndarray) -> np.ndarray:
         """In which frames (..., 3, H, W) of known poses (..., 2) the pole can be seen; bool (...)."""

@@ -342,7 +342,7 @@ class CDNAConfig(RunConfig):
     """Side of the gates' filters, odd; the paper has 5."""
     lr: float = 1e-3
     """Learning rate of Adam at the beginning; it falls to 0 by the end as a cosine does."""
-    pace: float = 200.0
+    pace: float = 400.0
     """k of scheduled sampling: half of the frames fed are predicted ones after k log k updates."""
 
     def __post_init__(self) -> None:
@@ -536,7 +536,7 @@ def at_matched_discount(config: Any) -> Any:
 
 
 FILMS = CDNAConfig(
-    method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=16
+    method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=8
 )
 BREAKOUT = ActorCriticConfig(
     method="a2c", env="pixelrl/MinAtar-v0", env_kwargs={"game": "breakout"}, steps=512_000, eval_every=25_600
@@ -616,7 +616,7 @@ FILM_SIZES: dict[str, dict[str, Any]] = {
         "env_kwargs": {"size": (32, 32)},
     },
     "default": {"films": 24, "held_out": 8, "steps": 100, "eval_every": 50, "env_kwargs": {"size": (48, 48)}},
-    "cpu": {"steps": 3_000, "eval_every": 250},
+    "cpu": {"steps": 6_000, "eval_every": 500},
     "full": {"films": 1_000, "steps": 50_000, "eval_every": 2_500, "batch_size": 32, "width": 32, "lstm_kernel": 5},
 }
 BOARD_SIZES: dict[str, dict[str, Any]] = {

@@ -63,9 +63,10 @@ def test_a_shifted_delta_shifts_all_colours_alike_and_kernels_keep_their_order()
         torch.testing.assert_close(out[:, i, :, 2:7, 2:7], shifted[:, :, 2:7, 2:7])
 
 
-def test_a_kernel_of_nothing_copies_and_none_is_dead() -> None:
+def test_a_kernel_of_nothing_copies_half_and_none_is_dead() -> None:
     raw = torch.zeros(1, 1, 5, 5)
-    torch.testing.assert_close(cdna.normalised(raw)[0, 0, 2, 2].item(), 1.0, rtol=0, atol=1e-4)
+    torch.testing.assert_close(cdna.normalised(raw)[0, 0, 2, 2].item(), 25 / 49)
+    torch.testing.assert_close(cdna.normalised(raw)[0, 0, 0, 3].item(), 1 / 49)
     raw = torch.randn(4, 3, 5, 5, requires_grad=True)
     kernels = cdna.normalised(raw)
     assert (kernels > 0).all()

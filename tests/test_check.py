@@ -18,6 +18,7 @@ from pixelrl import check, saliency, sgqn
 from pixelrl.actor_critic import generalised_advantage
 from pixelrl.envs import modes
 from pixelrl.i2a import distil_loss
+from pixelrl.predictive import blended, consistency_weights
 from pixelrl.sac import temperature_loss
 
 
@@ -139,6 +140,10 @@ def gae(reward: np.ndarray, ended: np.ndarray, value: np.ndarray, gamma: float, 
     return generalised_advantage(*columns, gamma, lam)[:, 0].numpy()
 
 
+def by_equation_4(reward: float, gamma: float, ended: float, values: np.ndarray) -> float:
+    return reward + gamma * (1 - ended) * float(blended(torch.from_numpy(values), 0.5))
+
+
 RIGHT = {
     "1.1": (check.one_step_target, lambda r, d, q, g: r + g * (1 - d) * q.max(1)),
     "1.2": (check.n_step_target, n_step),
@@ -164,6 +169,9 @@ RIGHT = {
     "8.1": (check.every_action_of_every_board, tile),
     "8.2": (check.distil, distilled),
     "8.3": (check.advantages, gae),
+    "9.1": (check.predictive_target_by_hand, by_equation_4),
+    "9.2": (check.weights_of_equation_5, lambda n: consistency_weights(n, 0.5)),
+    "9.3": (check.matched_discount, lambda g, n: g ** (1 / (0.5 + 0.5 * np.arange(2, n + 1).mean()))),
 }
 
 
@@ -283,6 +291,19 @@ MISTAKES = [
     (check.advantages, lambda r, e, v, g, lam: gae(r, 0 * e, v, g, lam), "ended on the way"),
     (check.advantages, lambda r, e, v, g, lam: gae(r, e, v, g, lam / g), "lambda alone"),
     (check.advantages, lambda r, e, v, g, lam: gae(r, e, v, g, 0.0), "missing"),
+    (check.predictive_target_by_hand, lambda r, g, d, v: r + g * (1 - d) * v.mean(), "half of the say"),
+    (check.predictive_target_by_hand, lambda r, g, d, v: r + g * (1 - d) * (v[0] + v[1:].sum()) / 2, "share a half"),
+    (check.predictive_target_by_hand, lambda r, g, d, v: r + g * (1 - d) * v[0], "SAC's target"),
+    (
+        check.predictive_target_by_hand,
+        lambda r, g, d, v: r + g * (v[0] / 2 + g * v[1] / 4 + g * g * v[2] / 4),
+        "one disc",
+    ),
+    (check.predictive_target_by_hand, lambda r, g, d, v: by_equation_4(r, g, 0, v), "nothing comes"),
+    (check.weights_of_equation_5, lambda n: [0.5 ** (i + 1) for i in range(n + 1)], "as large as the one before"),
+    (check.weights_of_equation_5, lambda n: consistency_weights(n, 0.5)[:-1], "shape (3,); it should have (4,)"),
+    (check.matched_discount, lambda g, n: g ** (0.5 + (n + 2) / 4), "smaller than gamma"),
+    (check.matched_discount, lambda g, n: g ** (2 / (n + 1)), "the others share"),
 ]
 
 
