@@ -75,7 +75,7 @@ def moving_psnr(forecast: torch.Tensor, truth: torch.Tensor, where: torch.Tensor
 
 
 class Poses:
-    """Reads the pose of the cartpole from a frame, by comparing it with drawings of many: first the cart, then the pole.
+    """Reads the pose of the cartpole from a frame by comparing it with drawings of many: the cart first, then the pole.
 
     What counts is how much a frame differs from the empty scene, and then from the scene with the cart alone, as a
     drawing does (the cosine), and not how strongly: of a pole that is foreseen only faintly, the angle can be right.
@@ -106,9 +106,10 @@ class Poses:
         """Cart (m) and angle (rad) of frames (..., 3, H, W): (..., 2); of an empty scene, any."""
         flat = frames.flatten(0, -4).flatten(1)
         cart = ((flat - self.scene) @ self.whole.T).argmax(dim=1) // len(self.angles)
-        rest = (flat - self.cart_alone[cart])[:, :, None]
-        angle = torch.cat([pole @ own for pole, own in zip(self.poles[cart].split(1), rest, strict=True)])
-        angle = angle.squeeze(-1).argmax(dim=1)
+        angle = torch.zeros_like(cart)
+        for place in cart.unique():
+            rows = cart == place
+            angle[rows] = ((flat[rows] - self.cart_alone[place]) @ self.poles[place].T).argmax(dim=1)
         return np.stack([self.carts[cart.numpy()], self.angles[angle.numpy()]], axis=1).reshape(*frames.shape[:-3], 2)
 
     def in_sight(self, frames: torch.Tensor, poses: np.ndarray) -> np.ndarray:
