@@ -1,6 +1,7 @@
 # make book    the site, every chapter executed        make test     all tests, every chapter at preset quick
 # make format  ruff's layout and simple corrections    make sync     set-up cell, address and version everywhere
 # make lint    what ruff finds                         make clean    remove what was made, but for .venv
+# make experiments    the paper's comparison, or go on with it; METHODS, SEEDS, SIZE and WORKERS change it
 # Another Python: make book PYTHON=python3.12          Another size: make book PIXELRL_PRESET=quick
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -12,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TQDM_DISABLE := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help install book test lint format sync site-check constraints clean
+.PHONY: help install book test lint format sync site-check experiments constraints clean
 
 help:
 	@sed -n '/^# /s/^# //p;/^$$/q' Makefile
@@ -60,6 +61,14 @@ sync:
 site-check: $(INSTALLED)
 	test -f $(PAGE) || { echo 'error: there is no site yet: make book' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/test_site.py
+
+METHODS ?= sac predictive-sac sgqn predictive-sgqn
+SEEDS ?= 0 1 2
+SIZE ?= cpu
+WORKERS ?= 1
+
+experiments: $(INSTALLED)
+	$(BIN)/python -m pixelrl experiment --methods $(METHODS) --seeds $(SEEDS) --preset $(SIZE) --workers $(WORKERS)
 
 constraints: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet uv

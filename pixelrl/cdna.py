@@ -246,6 +246,19 @@ def as_bytes(frames: torch.Tensor) -> torch.Tensor:
     return frames.mul(255).round_().to(torch.uint8)
 
 
+def padded(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (..., H, W) whose edges are repeated until both sides are multiples of 8, which the network needs."""
+    sides = [(side, -side % 8) for side in frames.shape[-2:]]
+    rows, columns = (torch.arange(-(more // 2), side + more - more // 2).clamp(0, side - 1) for side, more in sides)
+    return frames[..., rows[:, None], columns]
+
+
+def cropped(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The middle (..., h, w) of what `padded` gave."""
+    top, left = ((large - small) // 2 for large, small in zip(frames.shape[-2:], size, strict=True))
+    return frames[..., top : top + size[0], left : left + size[1]]
+
+
 @torch.no_grad()
 def remembered(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> State:
     """What the network remembers before it is shown the last of frames (B, K, 3, H, W) uint8.
@@ -266,7 +279,7 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
     """See the first frames of an episode, then go on alone: every further frame is predicted from the last prediction.
 
     Args:
-        frames: (B, K, 3, H, W) uint8, the context.
+        frames: (B, K, 3, H, W) uint8, the context; where a side is no multiple of 8, as `padded`, and cropped again.
         actions: (B, K - 1 + h, A): those between the frames of the context, and what is done afterwards.
 
     Returns:
@@ -278,12 +291,12 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
     k, home, device = frames.shape[1], frames.device, model.scenery.device
     if actions.shape[1] < k:
         raise ValueError(f"to predict, {k} frames need at least {k} actions; got {actions.shape[1]}.")
-    frames, actions = frames.to(device), actions.to(device)
+    size, frames, actions = frames.shape[-2:], padded(frames).to(device), actions.to(device)
     state, frame, predicted = remembered(model, frames, actions[:, : k - 1]), as_numbers(frames[:, -1]), []
     for action in actions[:, k - 1 :].unbind(1):
         prediction = model(frame, action, state)
         frame, state = prediction.frame, prediction.state
-        predicted.append(frame)
+        predicted.append(cropped(frame, size))
     return torch.stack(predicted, dim=1).to(home)
 
 

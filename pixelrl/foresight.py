@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pixelrl import envs, runs
-from pixelrl.cdna import CDNA, as_bytes, as_numbers, remembered
+from pixelrl.cdna import CDNA, as_bytes, as_numbers, cropped, padded, remembered
 from pixelrl.predictor import load_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
@@ -38,14 +38,15 @@ class CDNAPredictor:
         self.model = model.requires_grad_(False)
 
     def begin(self, batch: Batch) -> None:
-        self.state = remembered(self.model, batch.past_frames, batch.past_actions)
-        self.frame = as_numbers(batch.past_frames[:, -1])
+        frames, self.size = padded(batch.past_frames), batch.past_frames.shape[-2:]
+        self.state = remembered(self.model, frames, batch.past_actions)
+        self.frame = as_numbers(frames[:, -1])
 
     @torch.no_grad()
     def step(self, action: torch.Tensor) -> torch.Tensor:
         prediction = self.model(self.frame, action, self.state)
         self.frame, self.state = prediction.frame, prediction.state
-        return as_bytes(self.frame)
+        return cropped(as_bytes(self.frame), self.size)
 
 
 class CopyPredictor:
@@ -108,7 +109,7 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
 
     Raises:
         FileNotFoundError: its network is not stored.
-        ValueError: its network was trained on frames of another size.
+        ValueError: its network was trained on frames of another size, or with another action repeat.
     """
     if config.predictor == "copy":
         return CopyPredictor()
@@ -117,8 +118,9 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
     if config.predictor == "oracle":
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
     run = runs.load(config.model)[0]
-    if tuple(run.config.env_kwargs["size"]) != tuple(config.env_kwargs["size"]):
-        sizes = run.config.env_kwargs["size"], config.env_kwargs["size"]
-        raise ValueError(f"{config.model} predicts frames of {sizes[0]}; the agent sees frames of {sizes[1]}.")
+    for name in ("size", "repeat"):
+        filmed, asked = run.config.env_kwargs[name], config.env_kwargs[name]
+        if filmed != asked:
+            raise ValueError(f"{config.model} was trained with a {name} of {filmed}; the agent's is {asked}.")
     foresight = CDNAPredictor(load_model(run).to(device))
     return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight

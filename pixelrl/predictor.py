@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from pixelrl import envs, forecast, runs
-from pixelrl.cdna import CDNA, as_numbers, predict, sequence_loss, true_share
+from pixelrl.cdna import CDNA, as_numbers, padded, predict, sequence_loss, true_share
 from pixelrl.cuda import chosen_device
 from pixelrl.fitting import Fitting
 from pixelrl.footage import Film, collect, fill, windows
@@ -23,9 +23,9 @@ ANGLES = np.arange(-np.pi, np.pi, np.pi / 45)  # rad, the same for the pole
 
 
 def build_model(config: CDNAConfig, n_actions: int) -> CDNA:
-    """A fresh network, its parameters drawn from the config's seed, on the config's device."""
+    """A fresh network for the padded frames, its parameters drawn from the config's seed, on the config's device."""
     torch.manual_seed(config.seed)
-    size = config.env_kwargs["size"]
+    size = tuple(-(-side // 8) * 8 for side in config.env_kwargs["size"])
     shape = (config.width, config.n_kernels, config.kernel_size, config.lstm_kernel)
     return CDNA(size, n_actions, *shape).to(chosen_device(config.device))
 
@@ -52,7 +52,7 @@ class PredictorTraining(Fitting):
         n_actions = films[0].actions.shape[1]
         model = build_model(config, n_actions)
         self.background = forecast.background(films)
-        model.scenery.data = torch.logit(self.background.clamp(0.01, 0.99)).to(model.scenery.device)
+        model.scenery.data = torch.logit(padded(self.background).clamp(0.01, 0.99)).to(model.scenery.device)
         self.replay = build_buffer(films, config, n_actions, model.scenery.device)
         self.pieces = windows(held_out, config.context + config.horizon)
         super().__init__(config, model)
@@ -106,7 +106,8 @@ class PredictorTraining(Fitting):
 
 
 def build_buffer(films: list[Film], config: CDNAConfig, n_actions: int, device: torch.device) -> Replay:
-    """A buffer that holds just these films."""
+    """A buffer that holds just these films, their frames padded."""
+    films = [film._replace(frames=padded(torch.from_numpy(film.frames)).numpy()) for film in films]
     spaces = gym.spaces.Box(0, 255, films[0].frames.shape[1:], np.uint8), gym.spaces.Box(-1, 1, (n_actions,))
     frames = sum(len(film.frames) for film in films)
     replay = Replay(frames, *spaces, UniformSampler(frames, np.random.default_rng([config.seed, 2])), device=device)

@@ -523,16 +523,19 @@ SALIENCY = SGQNConfig(**{**vars(CONTROL_PIXELS), "method": "sgqn"})
 AHEAD = PredictiveSGQNConfig(**vars(SALIENCY))
 
 
-def at_matched_discount(config: Any) -> Any:
-    """An agent that does not look ahead, with the discount that `AHEAD` has in effect, and values of the same size.
+def matched_discount(ahead_share: float) -> dict[str, float]:
+    """For an agent that does not look ahead: the discount that `AHEAD` has in effect, and values of the same size.
 
     By eq. 4, a sample's value comes from the state one step on or, in a share of the target, from one of those 2 to N
     steps on, each as likely: on average from E[J] steps on. A discount of gamma for E[J] steps is one of
     gamma^(1 / E[J]) for each. Values are in proportion to 1 / (1 - gamma) where rewards are even.
+
+    Args:
+        ahead_share: share of the samples for which that is so.
     """
-    jump = 1 + AHEAD.ahead_share * AHEAD.in_target * ((AHEAD.horizon + 2) / 2 - 1)
-    gamma = config.gamma ** (1 / jump)
-    return replace(config, gamma=gamma, reward_scale=(1 - gamma) / (1 - config.gamma))
+    jump = 1 + ahead_share * AHEAD.in_target * ((AHEAD.horizon + 2) / 2 - 1)
+    gamma = AHEAD.gamma ** (1 / jump)
+    return {"gamma": gamma, "reward_scale": (1 - gamma) / (1 - AHEAD.gamma)}
 
 
 FILMS = CDNAConfig(
@@ -560,8 +563,8 @@ METHODS: dict[str, RunConfig] = {
     "drq": replace(CONTROL_PIXELS, objective="drq"),
     "svea": replace(CONTROL_PIXELS, objective="svea"),
     "sgqn": SALIENCY,
-    "sac-matched-discount": at_matched_discount(CONTROL_PIXELS),
-    "sgqn-matched-discount": at_matched_discount(SALIENCY),
+    "sac-matched-discount": replace(CONTROL_PIXELS, **matched_discount(AHEAD.ahead_share)),
+    "sgqn-matched-discount": replace(SALIENCY, **matched_discount(AHEAD.ahead_share)),
     "sgqn-random-masks": replace(SALIENCY, masks="random"),
     "predictive-sac": PredictiveSACConfig(**vars(CONTROL_PIXELS)),
     "predictive-sgqn": AHEAD,
@@ -578,6 +581,7 @@ METHODS: dict[str, RunConfig] = {
     "predictive-sgqn-beta-1": replace(AHEAD, consistency=1.0),
     "cdna": FILMS,
     "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=13),
+    "cdna-84": replace(FILMS, method="cdna-84", env_kwargs={**FILMS.env_kwargs, "repeat": 4, "size": (84, 84)}),
     "a2c": BREAKOUT,
     "a2c-partly": BREAKOUT,
     "breakout-model": DynamicsConfig(method="breakout-model", env=BREAKOUT.env, env_kwargs=BREAKOUT.env_kwargs),
@@ -633,6 +637,35 @@ BOARD_SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 512_000, "eval_every": 25_600},
     "full": {"steps": 5_120_000, "eval_every": 256_000},
 }
+PIXEL_SIZES: dict[str, dict[str, Any]] = {
+    "quick": {
+        **QUICK,
+        "steps": 140,
+        "learning_starts": 120,
+        "eval_every": 70,
+        "batch_size": 8,
+        "env_kwargs": {"size": (32, 32)},
+    },
+    "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
+    "cpu": {"steps": 25_000, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
+    "full": {
+        "steps": 200_000,
+        "replay_size": 200_000,
+        "eval_every": 10_000,
+        "eval_episodes": 10,
+        "batch_size": 128,
+        "env_kwargs": {"size": (84, 84), "repeat": 4},
+        "strides": (2, *(1,) * 10),
+        "first_kernel": 3,
+        "hidden": (1024, 1024),
+    },
+}
+AHEAD_SIZES = {
+    **PIXEL_SIZES,
+    "quick": {**PIXEL_SIZES["quick"], "env_kwargs": {}},  # frames as the stored predictor knows them
+    "full": {**PIXEL_SIZES["full"], "model": "cdna-84", "ahead_share": 1.0},
+}
+MATCHED_SIZES = {**PIXEL_SIZES, "full": {**PIXEL_SIZES["full"], **matched_discount(1.0)}}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings, or of those of one method
     "CartPole": CARTPOLE_SIZES,
     "CartPoleTruncationAsEnd": CARTPOLE_SIZES,
@@ -646,6 +679,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
     "dyna-cartpole": SHORT_SIZES,
     "cdna": FILM_SIZES,
     "cdna-48": FILM_SIZES,
+    "cdna-84": {**FILM_SIZES, "default": {**FILM_SIZES["default"], "env_kwargs": {}}},
     "MinAtar": BOARD_SIZES,
     "a2c-partly": {**BOARD_SIZES, "cpu": {"steps": 256_000, "eval_every": 51_200}},
     "breakout-model": {
@@ -667,29 +701,10 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
         "cpu": {"steps": 6_000, "eval_every": 500, "eval_episodes": 10, "final_episodes": 30},
         "full": {"steps": 100_000, "eval_every": 5_000, "eval_episodes": 10},
     },
-    "ControlPixels": {
-        "quick": {
-            **QUICK,
-            "steps": 140,
-            "learning_starts": 120,
-            "eval_every": 70,
-            "batch_size": 8,
-            "env_kwargs": {"size": (32, 32)},
-        },
-        "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
-        "cpu": {"steps": 25_000, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
-        "full": {
-            "steps": 200_000,
-            "replay_size": 200_000,
-            "eval_every": 10_000,
-            "eval_episodes": 10,
-            "batch_size": 128,
-            "env_kwargs": {"size": (84, 84), "repeat": 4},
-            "strides": (2, *(1,) * 10),
-            "first_kernel": 3,
-            "hidden": (1024, 1024),
-        },
-    },
+    "ControlPixels": PIXEL_SIZES,
+    "sac-matched-discount": MATCHED_SIZES,
+    "sgqn-matched-discount": MATCHED_SIZES,
+    **{method: AHEAD_SIZES for method, config in METHODS.items() if isinstance(config, AheadConfig)},
 }
 
 

@@ -209,3 +209,17 @@ def test_it_learns_that_a_square_moves_with_the_action() -> None:
 def test_bad_input_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_frames_of_other_sizes_are_padded_and_cropped_again() -> None:
+    frames = torch.arange(2 * 13 * 20).reshape(2, 1, 13, 20)
+    large = cdna.padded(frames)
+    assert large.shape == (2, 1, 16, 24)
+    assert torch.equal(cdna.cropped(large, (13, 20)), frames)
+    expected = F.pad(frames.double(), (2, 2, 1, 2), mode="replicate").long()
+    assert torch.equal(large, expected)
+    assert torch.equal(cdna.padded(large), large)
+    model = small_model()
+    frames, actions = small_batch()
+    smaller = cdna.predict(model, frames[:, :2, :, 1:-1, 2:], actions)
+    assert smaller.shape == (2, 3, 3, 14, 22)

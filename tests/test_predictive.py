@@ -371,5 +371,5 @@ def test_a_network_for_frames_of_another_size_is_refused(tmp_path: Path, monkeyp
     film = presets.get("cdna-48", "quick")
     run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 2).state_dict())
     runs.save(tmp_path / "cdna-48" / "seed-0", run)
-    with pytest.raises(ValueError, match=r"frames of \(32, 32\); the agent sees frames of \(24, 24\)"):
+    with pytest.raises(ValueError, match=r"size of \(32, 32\); the agent's is \(24, 24\)"):
         small_agent(predictor="cdna")

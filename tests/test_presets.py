@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import pandas as pd
 import pytest
 import torch
 
-from pixelrl import dynamics, envs, presets
+from pixelrl import dynamics, envs, presets, runs
 from pixelrl.agents import build_agent
+from pixelrl.cdna import padded
 from pixelrl.predictor import build_model
 from pixelrl.train import build_replay
 
@@ -22,8 +24,20 @@ BOARDS = sorted({*presets.METHODS} - {*REPLAYING, *PREDICTORS})
 EVERY = [(method, preset) for method in REPLAYING for preset in presets.PRESETS]
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stored predictors of the two sizes, which have learned nothing."""
+    folder = tmp_path_factory.mktemp("library")
+    for name in ("cdna-48", "cdna-84"):
+        config = presets.get(name, "cpu", width=4)
+        run = runs.Run(config, pd.DataFrame({"step": [1]}), {}, build_model(config, 1).state_dict())
+        runs.save(folder / name / "seed-0", run)
+    return folder
+
+
 @pytest.mark.parametrize(("method", "preset"), EVERY)
-def test_every_config_can_be_built(method: str, preset: str) -> None:
+def test_every_config_can_be_built(method: str, preset: str, library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELRL_RUNS", str(library))
     config = presets.get(method, preset, seed=4, device="cpu", replay_size=300)
     assert (config.method, config.preset, config.seed) == (method, preset, 4)
     assert config.env in gym.registry
@@ -40,9 +54,8 @@ def test_every_predictor_can_be_built(method: str, preset: str) -> None:
     config = presets.get(method, preset, seed=4, device="cpu")
     assert (config.method, config.preset, config.seed) == (method, preset, 4)
     assert config.steps % config.eval_every == 0
-    height, width = config.env_kwargs["size"]
     model = build_model(config, n_actions=1)
-    frame = torch.zeros(1, 3, height, width)
+    frame = padded(torch.zeros(1, 3, *config.env_kwargs["size"]))
     assert model(frame, torch.zeros(1, 1), model.start(1)).frame.shape == frame.shape
 
 
