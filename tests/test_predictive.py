@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from test_train import assert_resumes
+from torch.utils.flop_counter import FlopCounterMode
 
 from pixelrl import cdna, envs, predictive, presets, runs
 from pixelrl.cdna import CDNA
@@ -36,6 +37,7 @@ from pixelrl.predictive import (
 from pixelrl.predictor import build_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
+from pixelrl.sac import SAC
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, stack_mask
 from pixelrl.train import Training, build_replay
@@ -314,6 +316,18 @@ def test_the_predictor_is_never_asked_to_act_and_gets_no_gradient() -> None:
     plain = small_agent()
     plain.__class__ = SGQN
     assert agent.act(obs, explore=False).shape == plain.act(obs, explore=False).shape == (6, 2)
+
+
+def test_acting_costs_what_it_costs_sac() -> None:
+    """Not one operation more: by torch's own count."""
+    counts = []
+    for kind, config in ((SAC, presets.get("sac", "quick", **SMALL)), (PredictiveSGQN, CONFIG)):
+        agent = kind(config, *SPACES)
+        agent.predictor = None
+        with FlopCounterMode(display=False) as counter:
+            agent.act(small_batch().obs.numpy(), explore=False)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_the_share_of_the_batch_is_rolled_on() -> None:
