@@ -13,7 +13,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 PRESETS = ("quick", "default", "cpu", "full")
 
@@ -44,6 +44,8 @@ class RunConfig:
     """Threads of torch. Small networks run faster on one than on two."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
+    unit: ClassVar[str] = "agent steps"
+    """What `steps` counts."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "threads"):
@@ -320,6 +322,7 @@ class PredictiveSGQNConfig(AheadConfig, SGQNConfig):
 class CDNAConfig(RunConfig):
     """CDNA (Finn, Goodfellow & Levine 2016): a predictor of the next frame, and the films it learns from."""
 
+    unit: ClassVar[str] = "updates"
     films: int = 240
     """Episodes to learn from; see `pixelrl.footage`."""
     held_out: int = 24
@@ -424,6 +427,7 @@ class I2AConfig(ActorCriticConfig):
 class DynamicsConfig(RunConfig):
     """A model of a game on a board, and the play it learns from."""
 
+    unit: ClassVar[str] = "updates"
     teacher: str = "a2c-partly"
     """Name of the stored run of the agent that plays."""
     transitions: int = 100_000

@@ -210,7 +210,7 @@ def provenance(stored: list[Run]) -> str:
     minutes = [run.meta["seconds"] / 60 for run in stored]
     commits = sorted({run.meta["commit"][:7] + "+" * run.meta["commit"].endswith("+") for run in stored})
     return (
-        f"{len(stored)} runs, seeds {seeds}; {first.config.steps:,} agent steps; "
+        f"{len(stored)} runs, seeds {seeds}; {first.config.steps:,} {first.config.unit}; "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes each on {first.meta['hardware']['processor']}, "
         f"torch {first.meta['versions']['torch']}, commit {' and '.join(commits)}; made by: {command(first)}"
     )

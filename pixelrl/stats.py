@@ -57,6 +57,31 @@ def estimate(
     return Estimate(statistic(values, axis=0), low, high)
 
 
+def probability_of_improvement(
+    ours: np.ndarray, theirs: np.ndarray, level: float = 0.95, resamples: int = 2_000
+) -> Estimate:
+    """How probable it is that a seed of ours ends above one of theirs, a tie counting half (Agarwal et al. 2021).
+
+    Args:
+        ours, theirs: (seeds,) of the two methods; each is resampled for the interval.
+        level: coverage of the interval.
+        resamples: bootstrap samples.
+
+    Raises:
+        ValueError: no seed, or not a number among the values.
+    """
+    ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    if min(len(ours), len(theirs)) == 0 or not np.isfinite(np.concatenate([ours, theirs])).all():
+        raise ValueError(f"a comparison needs finite values of one seed or more on each side; got {ours} and {theirs}.")
+    better = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)  # every pair of seeds
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(ours), size=(resamples, len(ours), 1))
+    columns = rng.integers(len(theirs), size=(resamples, 1, len(theirs)))
+    samples = better[rows, columns].mean(axis=(1, 2))
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(better.mean(), low, high)
+
+
 def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndarray, np.ndarray]:
     """The curves of several seeds on one axis.
 

@@ -130,6 +130,8 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
         assert part in line
     assert "commit 0123456+" in line  # the plus sign says that files differed from the commit
     assert "python -m pixelrl train dqn-cartpole --preset quick --seed 0" in line
+    films = replace(stored[0], config=presets.get("cdna", "cpu", steps=12_345))
+    assert "12,345 updates" in runs.provenance([films])
 
 
 def test_surroundings_are_those_of_this_machine() -> None:

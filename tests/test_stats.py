@@ -70,3 +70,16 @@ def test_rows_from_before_the_first_update_are_left_out() -> None:
     x, y = stats.curves([run([100, 200, 300], [np.nan, 2.0, 4.0]), run([100, 200, 300], [np.nan, 1.0, 1.0])])
     assert x.tolist() == [200, 300]
     assert y.tolist() == [[2, 4], [1, 1]]
+
+
+def test_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.integers(0, 8, 7).astype(float), rng.integers(0, 8, 5).astype(float)
+    found = stats.probability_of_improvement(ours, theirs)
+    expected = scipy.stats.mannwhitneyu(ours, theirs).statistic / (len(ours) * len(theirs))
+    assert found.value == pytest.approx(expected)
+    assert found.low <= found.value <= found.high
+    assert stats.probability_of_improvement(ours + 10, theirs) == (1.0, 1.0, 1.0)
+    assert stats.probability_of_improvement(ours, ours).value == 0.5
+    with pytest.raises(ValueError, match="finite values"):
+        stats.probability_of_improvement(ours, np.array([]))
