@@ -108,7 +108,7 @@ class Dyna(DQN):
         self.model_optimizer = torch.optim.Adam(self.model.parameters(), lr=config.model_lr, **fused(self.device))
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One gradient step of the model, one of the values from what happened, and one from each imagined step."""
+        """One gradient step of the model, one of the values from what happened, and some from what is imagined."""
         batch = batch.to(self.device)
         self.model.measure(batch)
         loss = self.model.loss(batch)
@@ -117,7 +117,10 @@ class Dyna(DQN):
         self.model_optimizer.step()
         metrics = super().update(batch)
         for _ in range(self.config.branches):
-            self.learn_imagined(batch)
+            if self.config.further == "imagined":
+                self.learn_imagined(batch)
+            else:
+                super().update(batch)
         return {**metrics, "model_loss": loss.detach()}
 
     def learn_imagined(self, batch: Batch) -> None:

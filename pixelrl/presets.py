@@ -168,9 +168,12 @@ class DynaConfig(DQNConfig):
     """Rollouts that begin at each state of a batch."""
     rollout: int = 1
     """Imagined steps of each."""
+    further: Literal["imagined", "replayed"] = "imagined"
+    """What else is learned from beside a batch, as often: imagined steps, or, as a control, the batch again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("further", self.further, ("imagined", "replayed"))
         for name in ("ensemble", "branches", "rollout"):
             check_count(name, getattr(self, name))
         check_positive("model_lr", self.model_lr)
@@ -497,6 +500,7 @@ KINDS = {
     )
 }
 CARTPOLE = DQNConfig(method="dqn-cartpole", env="CartPole-v1", n_step=3)
+ONE_STEP = replace(CARTPOLE, n_step=1, lr=5e-4)
 PIXELS = replace(
     CARTPOLE,
     method="dqn-pixels",
@@ -555,8 +559,9 @@ METHODS: dict[str, RunConfig] = {
     "dqn-cartpole-no-replay": replace(CARTPOLE, replay_size=8, batch_size=8),
     "dqn-cartpole-short-replay": replace(CARTPOLE, replay_size=260),
     "dqn-cartpole-truncation-as-end": replace(CARTPOLE, env="pixelrl/CartPoleTruncationAsEnd-v0"),
-    "dyna-cartpole": DynaConfig(**{**vars(CARTPOLE), "method": "dyna-cartpole", "n_step": 1, "lr": 5e-4}),
-    "dqn-cartpole-one-step": replace(CARTPOLE, n_step=1, lr=5e-4),
+    "dqn-cartpole-one-step": ONE_STEP,
+    "dyna-cartpole": DynaConfig(**vars(ONE_STEP)),
+    "dyna-cartpole-replayed": DynaConfig(**vars(ONE_STEP), further="replayed"),
     "dqn-pixels": PIXELS,
     "dqn-pixels-improved": replace(PIXELS, target="double", head="dueling", replay="prioritised"),
     "sac-state": STATE,
@@ -681,6 +686,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
     },
     "dqn-cartpole-one-step": SHORT_SIZES,
     "dyna-cartpole": SHORT_SIZES,
+    "dyna-cartpole-replayed": SHORT_SIZES,
     "cdna": FILM_SIZES,
     "cdna-48": FILM_SIZES,
     "cdna-84": {**FILM_SIZES, "default": {**FILM_SIZES["default"], "env_kwargs": {}}},

@@ -24,8 +24,11 @@ class Estimate(NamedTuple):
     low: np.ndarray
     high: np.ndarray
 
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.0f} [{self.low:.0f}, {self.high:.0f}]"
+        return f"{self:.0f}"
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:

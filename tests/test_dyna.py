@@ -92,6 +92,20 @@ def test_imagined_steps_begin_at_real_states_and_count_as_far_as_the_episode_goe
     env.close()
 
 
+def test_the_control_learns_as_often_from_what_happened() -> None:
+    control = presets.get("dyna-cartpole-replayed", "quick", **SMALL, branches=2, device="cpu")
+    env = envs.make("CartPole-v1")
+    agent = build_agent(control, env)
+    plain = {name: value for name, value in SMALL.items() if name not in ("model_hidden", "ensemble")}
+    other = build_agent(presets.get("dqn-cartpole-one-step", "quick", **plain, device="cpu"), env)
+    for _ in range(2):
+        agent.update(cartpole_batch(16))
+        for _ in range(3):
+            other.update(cartpole_batch(16))
+    for one, two in zip(agent.q_net.parameters(), other.q_net.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
     assert_resumes(CONFIG, tmp_path, Training, "add_row", 180)
 

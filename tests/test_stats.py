@@ -83,3 +83,9 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
     assert stats.probability_of_improvement(ours, ours).value == 0.5
     with pytest.raises(ValueError, match="finite values"):
         stats.probability_of_improvement(ours, np.array([]))
+
+
+def test_an_estimate_is_written_as_finely_as_asked() -> None:
+    found = stats.Estimate(np.float64(1.26), np.float64(0.5), np.float64(2.0))
+    assert str(found) == "1 [0, 2]"
+    assert f"{found:.1f}" == "1.3 [0.5, 2.0]"
