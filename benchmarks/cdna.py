@@ -63,7 +63,7 @@ def update_seconds(model: CDNA, frames: torch.Tensor, actions: torch.Tensor, con
 
     def update() -> None:
         optimizer.zero_grad()
-        sequence_loss(model, frames, actions, context, true_share=0.5).backward()
+        sequence_loss(model, frames, actions, context, share=0.5).backward()
         optimizer.step()
 
     return seconds(update, repeats)

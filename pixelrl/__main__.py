@@ -113,8 +113,10 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", default=[], help="such as walker-walk; default: the methods' own")
     parser.add_argument("--preset", choices=presets.PRESETS, default="cpu")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="trainings at a time")
-    parser.add_argument("--per-gpu", type=int, default=4, help="trainings that share a GPU of a cluster")
+    parser.add_argument(
+        "--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="trainings at a time, without a GPU"
+    )
+    parser.add_argument("--per-gpu", type=int, default=1, help="trainings that share a GPU")
     parser.add_argument("--modes", nargs="*", choices=MODES, default=["train", "video_easy", "video_hard"])
     parser.add_argument("--episodes", type=int, default=20, help="a mode")
     parser.add_argument("--videos", default="procedural", help="as of `modes`")

@@ -57,7 +57,8 @@ def normalised(raw: torch.Tensor) -> torch.Tensor:
     Where `raw` is 0, half of the weight is in the middle, which copies, and the other half everywhere.
     """
     k = raw.shape[-1]
-    middle = math.log(k * k) * F.one_hot(torch.tensor(k * k // 2), k * k).to(raw)
+    middle = torch.zeros(k * k, device=raw.device)
+    middle[k * k // 2] = math.log(k * k)
     return (raw.flatten(-2) + middle).softmax(dim=-1).unflatten(-1, (k, k))
 
 
@@ -75,9 +76,9 @@ def moved(frame: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
         (B, M, C, H, W).
     """
     height, width = frame.shape[2:]
-    padded = F.pad(frame, (kernels.shape[-1] // 2,) * 4, mode="replicate")
-    size = [-(-side // 16) * 16 for side in padded.shape[2:]]  # sides that transform fast
-    product = torch.fft.rfft2(padded, s=size)[:, None] * torch.fft.rfft2(kernels, s=size).conj()[:, :, None]
+    wide = F.pad(frame, (kernels.shape[-1] // 2,) * 4, mode="replicate")
+    size = [-(-side // 16) * 16 for side in wide.shape[2:]]  # sides that transform fast
+    product = torch.fft.rfft2(wide, s=size)[:, None] * torch.fft.rfft2(kernels, s=size).conj()[:, :, None]
     return torch.fft.irfft2(product, s=size)[..., :height, :width]
 
 
@@ -238,7 +239,7 @@ def upwards(n_in: int, n_out: int) -> nn.ConvTranspose2d:
 
 def as_numbers(frames: torch.Tensor) -> torch.Tensor:
     """Bytes -> float32 from 0 to 1."""
-    return frames.float().div_(255)
+    return frames.float().div(255)
 
 
 def as_bytes(frames: torch.Tensor) -> torch.Tensor:
@@ -249,7 +250,10 @@ def as_bytes(frames: torch.Tensor) -> torch.Tensor:
 def padded(frames: torch.Tensor) -> torch.Tensor:
     """Frames (..., H, W) whose edges are repeated until both sides are multiples of 8, which the network needs."""
     sides = [(side, -side % 8) for side in frames.shape[-2:]]
-    rows, columns = (torch.arange(-(more // 2), side + more - more // 2).clamp(0, side - 1) for side, more in sides)
+    rows, columns = (
+        torch.arange(-(more // 2), side + more - more // 2, device=frames.device).clamp(0, side - 1)
+        for side, more in sides
+    )
     return frames[..., rows[:, None], columns]
 
 
@@ -300,9 +304,7 @@ def predict(model: CDNA, frames: torch.Tensor, actions: torch.Tensor) -> torch.T
     return torch.stack(predicted, dim=1).to(home)
 
 
-def sequence_loss(
-    model: CDNA, frames: torch.Tensor, actions: torch.Tensor, context: int, true_share: float
-) -> torch.Tensor:
+def sequence_loss(model: CDNA, frames: torch.Tensor, actions: torch.Tensor, context: int, share: float) -> torch.Tensor:
     """Squared error of the frames after the context, in sum over the pixels and mean over batch and time.
 
     Scheduled sampling (Bengio et al. 2015): after the context, each sample goes on from its true frame with a
@@ -312,7 +314,7 @@ def sequence_loss(
         frames: (B, T, 3, H, W) uint8.
         actions: (B, T - 1, A).
         context: frames that are always true, fewer than T.
-        true_share: the probability of a true frame after them.
+        share: the probability of a true frame after them.
 
     Raises:
         ValueError: the sequence is not longer than its context.
@@ -330,7 +332,7 @@ def sequence_loss(
             prediction = model(frame, actions[:, t], state)
             state = prediction.state
             errors.append((prediction.frame - frames[:, t + 1]).pow(2).sum((1, 2, 3)))
-            true = torch.rand(b, 1, 1, 1, device=frames.device) < true_share
+            true = torch.rand(b, 1, 1, 1, device=frames.device) < share
             frame = torch.where(true, frames[:, t + 1], prediction.frame)
     return torch.stack(errors).mean()
 

@@ -80,7 +80,9 @@ def file_sum(path: Path) -> str:
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
     """List the sums of these files of a folder, in the format of `sha256sum`."""
-    (folder / SUMS).write_text("".join(f"{file_sum(folder / name)}  {name}\n" for name in names))
+    partial = folder / f".{SUMS}"
+    partial.write_text("".join(f"{file_sum(folder / name)}  {name}\n" for name in names))
+    partial.replace(folder / SUMS)
 
 
 def check_sums(folder: Path, names: Iterable[str]) -> None:

@@ -6,7 +6,8 @@ graph is the list of them all, which the GPU works through by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +38,16 @@ def set_random_states(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch_rng"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+@contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Whatever is drawn within, torch's random numbers go on afterwards as if nothing had been."""
+    state = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(state)
 
 
 class RecordedUpdate:

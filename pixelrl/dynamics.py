@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelrl import envs, runs
-from pixelrl.cuda import chosen_device, random_states, set_random_states
+from pixelrl.cuda import chosen_device, randomness_kept
 from pixelrl.fitting import Fitting
 from pixelrl.nets import computing_in, fastest_dtype
 from pixelrl.presets import DynamicsConfig
@@ -102,15 +102,15 @@ class Play(NamedTuple):
         return Play(*(part[rows].to(device) for part in self))
 
 
+@randomness_kept()
 def record(teacher: runs.Run, steps: int, seed: int) -> Play:
     """Steps of the game as a stored agent plays it, its actions drawn from its policy. Leaves torch's random state."""
-    state = random_states()
-    torch.manual_seed(seed)
     kwargs = teacher.config.env_kwargs
     rooms = SyncVectorEnv(
         [lambda: envs.make(teacher.config.env, **kwargs)] * ROOMS, autoreset_mode=AutoresetMode.SAME_STEP
     )
     agent, (obs, _), parts = teacher.agent(), rooms.reset(seed=seed), []
+    torch.manual_seed(seed)  # not before: to build an agent is to begin with its own seed
     for _ in range(-(-steps // ROOMS)):
         action = agent.act(obs, explore=True)
         following, reward, terminated, truncated, info = rooms.step(action)
@@ -119,7 +119,6 @@ def record(teacher: runs.Run, steps: int, seed: int) -> Play:
             last[over] = np.stack(info["final_obs"][over])
         parts.append((obs, action, reward.astype(np.float32), last, terminated.astype(np.float32)))
         obs = following
-    set_random_states(state)
     return Play(*(torch.from_numpy(np.concatenate(each)[:steps]) for each in zip(*parts, strict=True)))
 
 
@@ -140,6 +139,7 @@ def build_model(config: DynamicsConfig) -> EnvironmentModel:
     return model.to(chosen_device(config.device))
 
 
+@randomness_kept()
 def load_model(name: str) -> EnvironmentModel | CopyModel:
     """The network of a stored run, ready to imagine, its parameters without gradient; or, for `copy`, the control."""
     if name == "copy":

@@ -100,10 +100,11 @@ def videos_shown(mode: str, videos: str) -> str:
     return Path(videos).name if mode.startswith("video") else ""
 
 
-def was_played(run: Run, mode: str, videos: str) -> bool:
-    """Whether a run has returns in a mode, before these videos."""
-    table = run.modes
-    return table is not None and bool(((table["mode"] == mode) & (table["videos"] == videos_shown(mode, videos))).any())
+def episodes_played(run: Run, mode: str, videos: str) -> int:
+    """How many returns a run has in a mode, before these videos."""
+    if run.modes is None:
+        return 0
+    return int(((run.modes["mode"] == mode) & (run.modes["videos"] == videos_shown(mode, videos))).sum())
 
 
 def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000) -> Episode:

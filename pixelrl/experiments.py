@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import queue
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import product
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 
 from pixelrl import presets, runs, stats
-from pixelrl.evaluate import evaluate_modes, was_played
-from pixelrl.presets import RunConfig
+from pixelrl.checkpoint import DamagedError
+from pixelrl.evaluate import episodes_played, evaluate_modes
+from pixelrl.presets import RunConfig, TrainConfig
 from pixelrl.runs import Run
-from pixelrl.train import train
+from pixelrl.train import alone_in, train
 
 ATTEMPTS = 3  # at a training whose process is killed
 
@@ -35,6 +40,12 @@ class Modes(NamedTuple):
     videos: str
     """`procedural`, or a folder."""
 
+    def left(self, config: RunConfig, run: Run) -> tuple[str, ...]:
+        """Those in which a run was not played as often; none for what does not act in a scene that can be changed."""
+        if not isinstance(config, TrainConfig) or presets.scene(config.env) != "ControlPixels":
+            return ()
+        return tuple(name for name in self.names if episodes_played(run, name, self.videos) < self.episodes)
+
 
 def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], preset: str) -> list[RunConfig]:
     """The config of every training, all methods of a seed before the next seed.
@@ -44,12 +55,18 @@ def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], pre
         seeds: one or more.
         tasks: of the suite, such as `walker-walk`; none for the task that each method has by itself.
         preset: one of `presets.PRESETS`.
+
+    Raises:
+        ValueError: a method is none of a task of the suite, and tasks are named.
     """
     configs = []
     for seed, task, method in product(seeds, list(tasks) or [None], methods):
         config = presets.get(method, preset, seed=seed)
-        kwargs = config.env_kwargs if task is None else {**config.env_kwargs, "task": task}
-        configs.append(replace(config, env_kwargs=kwargs))
+        if task is not None:
+            if "task" not in config.env_kwargs:
+                raise ValueError(f"{method} has no task that could be {task}.")
+            config = replace(config, env_kwargs={**config.env_kwargs, "task": task})
+        configs.append(config)
     return configs
 
 
@@ -57,28 +74,83 @@ def work(config: RunConfig, modes: Modes) -> None:
     """One training, from wherever it stands to its end, and episodes in those modes that it was not yet played in."""
     folder = runs.folder_for(config)
     run = train(config, folder)
-    left = [name for name in modes.names if not was_played(run, name, modes.videos)]
-    if left:
-        runs.add_modes(folder, evaluate_modes(run.agent(), config, modes.episodes, modes.videos, tuple(left)))
+    if modes.left(config, run):
+        with alone_in(folder):
+            left = modes.left(config, runs.read(folder))
+            runs.add_modes(folder, evaluate_modes(run.agent(), config, modes.episodes, modes.videos, left))
 
 
-def work_or_exit(config: RunConfig, modes: Modes) -> None:
-    """The same in a process of its own: what is wrong is said in a line."""
+def work_and_tell(config: RunConfig, modes: Modes, gpu: str, to: Connection) -> None:
+    """The same in a process of its own, which sends what went wrong, or nothing.
+
+    Args:
+        config: what to train.
+        modes: see `Modes`.
+        gpu: number of the GPU that is seen, or nothing.
+        to: where the message goes.
+    """
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
         work(config, modes)
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
-        sys.exit(f"{runs.folder_for(config)}: {error}")
+    except KeyboardInterrupt:
+        to.send("interrupted")
+    except Exception as error:  # whatever it is, the others go on, and somebody is told
+        to.send(f"{type(error).__name__}: {error}")
+    else:
+        to.send("")
 
 
-def in_a_process(config: RunConfig, modes: Modes) -> str:
-    """Train in a fresh process, and again if that is killed. Returns what went wrong, or nothing."""
-    for _ in range(ATTEMPTS):
-        process = multiprocessing.get_context("spawn").Process(target=work_or_exit, args=(config, modes))
+class Crew:
+    """Processes that train, so many at a time; one that is killed is replaced.
+
+    Args:
+        modes: see `Modes`.
+        gpus: for each place in the crew the number of its GPU, or nothing.
+    """
+
+    def __init__(self, modes: Modes, gpus: list[str]) -> None:
+        self.modes, self.stopping = modes, threading.Event()
+        self.places: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for gpu in gpus:
+            self.places.put(gpu)
+        self.processes: set[BaseProcess] = set()
+
+    def train(self, config: RunConfig) -> str:
+        """One training, in a place that is free. Returns what went wrong, or nothing."""
+        gpu = self.places.get()
+        try:
+            for _ in range(ATTEMPTS):
+                problem = self.try_once(config, gpu)
+                if problem is not None:
+                    return problem
+                if self.stopping.is_set():
+                    return "stopped"
+            return f"its process was killed {ATTEMPTS} times"
+        finally:
+            self.places.put(gpu)
+
+    def try_once(self, config: RunConfig, gpu: str) -> str | None:
+        """Train in a fresh process. Returns what it says in the end; None if it died without a word."""
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=work_and_tell, args=(config, self.modes, gpu, theirs))
         process.start()
-        process.join()
-        if process.exitcode >= 0:
-            break
-    return f"exit status {process.exitcode}" if process.exitcode else ""
+        self.processes.add(process)
+        theirs.close()
+        try:
+            return ours.recv()
+        except EOFError:
+            return None
+        finally:
+            process.join()
+            self.processes.discard(process)
+
+    def stop(self) -> None:
+        """End all that runs; checkpoints are whole, and nothing is tried again."""
+        self.stopping.set()
+        for process in list(self.processes):
+            process.terminate()
 
 
 class Progress:
@@ -102,15 +174,17 @@ class Progress:
         print(f"{runs.folder_for(config)}: {state}", flush=True)
 
 
-def run_here(configs: list[RunConfig], modes: Modes, workers: int, progress: Progress) -> None:
-    """So many trainings side by side, on this machine."""
-    with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(in_a_process, config, modes): config for config in configs}
+def run_here(configs: list[RunConfig], modes: Modes, gpus: list[str], progress: Progress) -> None:
+    """On this machine, with a place for each entry of `gpus`; see `Crew`."""
+    crew = Crew(modes, gpus)
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        running = {pool.submit(crew.train, config): config for config in configs}
         try:
             for done in as_completed(running):
                 progress.report(running[done], done.result())
-        except KeyboardInterrupt:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            crew.stop()
             raise
 
 
@@ -125,50 +199,68 @@ def run_on_cluster(configs: list[RunConfig], modes: Modes, per_gpu: int, progres
     """
     import ray
 
-    own = {name: value for name, value in os.environ.items() if name.startswith("PIXELRL_")}
-    ray.init(runtime_env={"env_vars": own})
-    gpu = 1 / per_gpu if ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpu, max_retries=ATTEMPTS - 1)(work)
-    pending = {remote.remote(config, modes): config for config in configs}
-    while pending:
-        (done,), _ = ray.wait(list(pending))
-        try:
-            ray.get(done)
-            problem = ""
-        except ray.exceptions.RayError as error:
-            problem = str(error).strip().splitlines()[-1]
-        progress.report(pending.pop(done), problem)
-    ray.shutdown()
+    passed = {name: value for name, value in os.environ.items() if name.startswith(("PIXELRL_", "MUJOCO_"))}
+    passed["PIXELRL_TRAININGS"] = str(runs.trainings().absolute())
+    ray.init(runtime_env={"env_vars": passed})
+    try:
+        gpu = 1 / per_gpu if ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(num_cpus=1, num_gpus=gpu, max_retries=ATTEMPTS - 1, max_calls=1)(work)
+        pending = {remote.remote(config, modes): config for config in configs}
+        while pending:
+            (done,), _ = ray.wait(list(pending))
+            try:
+                ray.get(done)
+                problem = ""
+            except ray.exceptions.RayError as error:
+                problem = str(error).strip().splitlines()[-1]
+            progress.report(pending.pop(done), problem)
+    finally:
+        ray.shutdown()
 
 
-def run_all(configs: list[RunConfig], modes: Modes, workers: int, per_gpu: int) -> bool:
-    """Train what is not finished, on the cluster if `RAY_ADDRESS` is set. Returns whether all went well."""
+def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: int = 1) -> bool:
+    """Train what is not finished, on the cluster if `RAY_ADDRESS` is set. Returns whether all went well.
+
+    Args:
+        configs: what to train.
+        modes: see `Modes`.
+        workers: trainings at a time on a machine without a GPU.
+        per_gpu: trainings that share a GPU.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    presets.check_count("workers", workers)
+    presets.check_count("per_gpu", per_gpu)
     left = [config for config in configs if not done_with(config, modes)]
-    print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before; {forecast(left, workers)}")
+    gpus = [str(gpu) for gpu in range(torch.cuda.device_count())] * per_gpu or [""] * workers
+    print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{needed(left, len(gpus))}")
     progress = Progress(len(left))
-    if os.environ.get("RAY_ADDRESS"):
+    if left and os.environ.get("RAY_ADDRESS"):
         run_on_cluster(left, modes, per_gpu, progress)
-    else:
-        run_here(left, modes, workers, progress)
+    elif left:
+        run_here(left, modes, gpus, progress)
     return not progress.problems
 
 
 def done_with(config: RunConfig, modes: Modes) -> bool:
-    """Whether a training is finished and played in all modes."""
+    """Whether a training is finished and played in all modes; what is damaged is not."""
     folder = runs.folder_for(config)
-    if not runs.is_finished(folder):
+    try:
+        return runs.is_finished(folder) and not modes.left(config, runs.read(folder))
+    except DamagedError:
         return False
-    run = runs.read(folder)
-    return all(was_played(run, name, modes.videos) for name in modes.names)
 
 
-def forecast(configs: list[RunConfig], workers: int) -> str:
-    """How long trainings will take, from those stored of the same method and size."""
-    known = [seconds for config in configs if (seconds := seconds_before(config)) is not None]
-    if not known:
-        return "nothing is known of how long they take."
-    hours = sum(known) / len(known) * len(configs) / workers / 3600
-    return f"the others take about {hours:.1f} h on {workers} workers, by {len(known)} of which such runs are stored."
+def needed(configs: list[RunConfig], workers: int) -> str:
+    """How long trainings will take, from those stored of the same method and size; nothing if none is known."""
+    known = {(config.method, config.preset): seconds_before(config) for config in configs}
+    seconds = [known[config.method, config.preset] for config in configs]
+    told = [x for x in seconds if x is not None]
+    if not told:
+        return ""
+    hours = sum(told) / len(told) * len(configs) / workers / 3600
+    return f"; the others take about {hours:.1f} h, {workers} at a time, to judge by stored runs of {len(told)} of them"
 
 
 def seconds_before(config: RunConfig) -> float | None:

@@ -90,7 +90,8 @@ class Fitting:
             restore(getattr(self, name), state[name])
         set_random_states(state)
         self.watch = runs.Stopwatch(state["seconds"])
-        self.step, self.rows, self.losses = state["step"], state["rows"], state["losses"]
+        self.step, self.rows = state["step"], state["rows"]
+        self.losses = [loss.to(self.device) for loss in state["losses"]]
 
     def result(self) -> runs.Run:
         """The finished run."""

@@ -12,6 +12,7 @@ import torch
 
 from pixelrl import envs, runs
 from pixelrl.cdna import CDNA, as_bytes, as_numbers, cropped, padded, remembered
+from pixelrl.footage import TASKS
 from pixelrl.predictor import load_model
 from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
@@ -109,7 +110,7 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
 
     Raises:
         FileNotFoundError: its network is not stored.
-        ValueError: its network was trained on frames of another size, or with another action repeat.
+        ValueError: its network was trained on frames of another size, with another action repeat, or on other tasks.
     """
     if config.predictor == "copy":
         return CopyPredictor()
@@ -119,8 +120,11 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
     run = runs.load(config.model)[0]
     for name in ("size", "repeat"):
-        filmed, asked = run.config.env_kwargs[name], config.env_kwargs[name]
+        filmed, asked = run.config.env_kwargs.get(name), config.env_kwargs.get(name)
         if filmed != asked:
             raise ValueError(f"{config.model} was trained with a {name} of {filmed}; the agent's is {asked}.")
+    if config.env_kwargs.get("task", TASKS[0]) not in TASKS:
+        task = config.env_kwargs["task"]
+        raise ValueError(f"{config.model} was trained on films of {', '.join(TASKS)}; the agent's task is {task}.")
     foresight = CDNAPredictor(load_model(run).to(device))
     return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight

@@ -11,7 +11,7 @@ import torch
 
 from pixelrl import envs, forecast, runs
 from pixelrl.cdna import CDNA, as_numbers, padded, predict, sequence_loss, true_share
-from pixelrl.cuda import chosen_device
+from pixelrl.cuda import chosen_device, randomness_kept
 from pixelrl.fitting import Fitting
 from pixelrl.footage import Film, collect, fill, windows
 from pixelrl.presets import CDNAConfig
@@ -30,6 +30,7 @@ def build_model(config: CDNAConfig, n_actions: int) -> CDNA:
     return CDNA(size, n_actions, *shape).to(chosen_device(config.device))
 
 
+@randomness_kept()
 def load_model(run: runs.Run) -> CDNA:
     """The network of a stored run, ready to predict; its parameters want no gradient."""
     n_actions = run.policy["acted.0.weight"].shape[1] - 2 * run.config.width

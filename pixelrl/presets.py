@@ -536,7 +536,8 @@ def matched_discount(ahead_share: float) -> dict[str, float]:
 
     By eq. 4, a sample's value comes from the state one step on or, in a share of the target, from one of those 2 to N
     steps on, each as likely: on average from E[J] steps on. A discount of gamma for E[J] steps is one of
-    gamma^(1 / E[J]) for each. Values are in proportion to 1 / (1 - gamma) where rewards are even.
+    gamma^(1 / E[J]) for each. Values are in proportion to 1 / (1 - gamma) where rewards are even; the temperature,
+    which is learned, follows their size.
 
     Args:
         ahead_share: share of the samples for which that is so.

@@ -7,6 +7,8 @@
     modes.csv             one row an episode in a generalisation mode, where these were played
     SHA256SUMS            checksums of these; `sha256sum -c SHA256SUMS` checks them by hand
 
+In a training's own folder, `lock` keeps other processes out while one is at work; it stays behind, and means nothing.
+
 The runs that the book shows lie in the repository's `runs/`, one folder a seed: `runs/dqn-cartpole/seed-0`.
 """
 
@@ -126,7 +128,8 @@ def add_modes(folder: Path, table: pd.DataFrame) -> None:
         key = ["mode", "videos"]
         again = run.modes.set_index(key).index.isin(table.set_index(key).index)
         table = pd.concat([run.modes[~again], table], ignore_index=True)
-    table.to_csv(folder / MODES, index=False)
+    table.to_csv(folder / f".{MODES}", index=False)
+    (folder / f".{MODES}").replace(folder / MODES)
     checkpoint.write_sums(folder, files(folder))
 
 
@@ -147,16 +150,19 @@ def is_finished(folder: Path) -> bool:
     return (folder / checkpoint.SUMS).is_file()
 
 
-def folder_for(config: presets.RunConfig) -> Path:
-    """Where a training keeps its checkpoints and its result: NAME/PRESET/seed-SEED, with `name_of`, below
+def trainings() -> Path:
+    """Where trainings lie: `PIXELRL_TRAININGS`, or `seeing-ahead` on a mounted Google Drive, or `trainings` here.
 
-    `PIXELRL_TRAININGS` if it is set, else `seeing-ahead` on Google Drive where Colab has mounted it, so that
-    a training outlives the session, else `trainings` in the working directory.
+    On Colab a training that lies on the Drive outlives the session.
     """
     drive = Path("/content/drive/MyDrive")
     root = drive / "seeing-ahead" if drive.is_dir() else Path("trainings")
-    root = Path(os.environ.get("PIXELRL_TRAININGS", root))
-    return root / name_of(config) / config.preset / f"seed-{config.seed}"
+    return Path(os.environ.get("PIXELRL_TRAININGS", root))
+
+
+def folder_for(config: presets.RunConfig) -> Path:
+    """Where a training keeps its checkpoints and its result: NAME/PRESET/seed-SEED, with `name_of`, in `trainings`."""
+    return trainings() / name_of(config) / config.preset / f"seed-{config.seed}"
 
 
 def name_of(config: presets.RunConfig) -> str:

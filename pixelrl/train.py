@@ -13,13 +13,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
@@ -243,13 +242,13 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
         learn(training, tensorboard=tensorboard)
         return training.result()
     folder = Path(folder)
-    open_folder(folder, config)
-    if not runs.is_finished(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    if runs.is_finished(folder) and not checkpoint.found(folder):
+        open_folder(folder, config)
+    else:
         with alone_in(folder):
             train_in(folder, config, tensorboard)
-    run = runs.read(folder)
-    checkpoint.remove_all(folder)
-    return run
+    return runs.read(folder)
 
 
 @contextmanager
@@ -259,33 +258,44 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         RuntimeError: another process trains here.
     """
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RuntimeError(f"{folder} is being trained by another process; this one leaves it alone.") from error
-    except NotImplementedError:
-        warnings.warn(f"{folder} lies where no file can be locked; let one process alone train there.", stacklevel=4)
-    try:
+    with (folder / "lock").open("w") as file:
+        try:
+            lock(file)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{folder} is being trained by another process; this one leaves it alone.") from error
+        except OSError:
+            warnings.warn(f"no file can be locked in {folder}; let one process alone train there.", stacklevel=4)
         yield
-    finally:
-        lock.release()
+
+
+def lock(file: TextIO) -> None:
+    """Lock a file until it is closed.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be locked.
+    """
+    try:
+        import fcntl
+    except ImportError as error:  # on Windows
+        raise OSError("this system has no flock") from error
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
     """From the newest checkpoint to the finished run, unless that is there by now."""
-    if runs.is_finished(folder):
-        return
-    training = begin(config)
-    if (state := checkpoint.newest(folder)) is not None:
-        training.load_state_dict(state)
-    learn(training, folder, tensorboard)
-    runs.save(folder, training.result())
+    open_folder(folder, config)
+    if not runs.is_finished(folder):
+        training = begin(config)
+        if (state := checkpoint.newest(folder)) is not None:
+            training.load_state_dict(state)
+        learn(training, folder, tensorboard)
+        runs.save(folder, training.result())
+    checkpoint.remove_all(folder)
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
-    """Make a training's folder, or make sure that what lies there belongs to this training."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Begin a training's folder, or make sure that what lies there belongs to this training."""
     path = folder / "config.json"
     if runs.is_finished(folder):
         checkpoint.check_sums(folder, runs.FILES)

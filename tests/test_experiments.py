@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,25 @@ def test_a_grid_is_trained_once(trainings: Path, capfd: pytest.CaptureFixture) -
     assert [path.stat().st_mtime_ns for path in finished] == times
 
 
+def test_what_has_no_modes_and_what_has_no_task(trainings: Path) -> None:
+    """With the modes that the command line has by itself."""
+    main("experiment --methods dqn-cartpole cdna --seeds 0 --preset quick --workers 1".split())
+    assert len(list(trainings.glob("*/quick/*/SHA256SUMS"))) == 2
+    with pytest.raises(ValueError, match="dqn-cartpole has no task"):
+        experiments.grid(["dqn-cartpole"], [0], ["walker-walk"], "quick")
+    with pytest.raises(ValueError, match="workers is 0"):
+        experiments.run_all([], NO_MODES, workers=0)
+
+
+def test_a_damaged_run_is_one_problem_of_many(capfd: pytest.CaptureFixture) -> None:
+    good, bad = (presets.get("dqn-cartpole", "quick", device="cpu", seed=seed) for seed in (0, 1))
+    experiments.work(bad, NO_MODES)
+    (runs.folder_for(bad) / "curve.csv").write_text("step\n")
+    assert not experiments.run_all([bad, good], NO_MODES)
+    assert "curve.csv is damaged" in capfd.readouterr().out
+    assert runs.is_finished(runs.folder_for(good))
+
+
 def test_agents_are_played_in_the_modes_that_are_missing() -> None:
     config = presets.get("sac", "quick", device="cpu")
     experiments.work(config, experiments.Modes(("train",), 1, "procedural"))
@@ -66,15 +86,22 @@ def test_agents_are_played_in_the_modes_that_are_missing() -> None:
     assert not experiments.done_with(config, experiments.Modes(("video_easy",), 1, "procedural"))
 
 
+def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+    """Until it is so; a test that waits in vain fails."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_a_killed_worker_is_replaced_and_the_run_is_the_unbroken_one() -> None:
     config = presets.get("dqn-cartpole", "quick", **SMALL)
     folder = runs.folder_for(config)
-    outcome: list[str] = []
-    thread = threading.Thread(target=lambda: outcome.append(experiments.in_a_process(config, NO_MODES)))
+    crew, outcome = experiments.Crew(NO_MODES, [""]), []
+    thread = threading.Thread(target=lambda: outcome.append(crew.train(config)))
     thread.start()
-    while not checkpoint.found(folder):
-        time.sleep(0.02)
-    (worker,) = multiprocessing.active_children()
+    wait_for(lambda: checkpoint.found(folder))
+    (worker,) = crew.processes
     os.kill(worker.pid, signal.SIGKILL)
     thread.join()
     assert worker.exitcode == -signal.SIGKILL
@@ -82,13 +109,28 @@ def test_a_killed_worker_is_replaced_and_the_run_is_the_unbroken_one() -> None:
     assert_same(train(config), runs.read(folder))
 
 
+def test_whoever_stops_a_grid_stops_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first training is interrupted by the one who waits, and no other begins."""
+    configs = [presets.get("dqn-cartpole", "quick", **{**SMALL, "steps": 100_000}, seed=seed) for seed in range(3)]
+    folders = [runs.folder_for(config) for config in configs]
+
+    def interrupted(running: dict) -> None:
+        wait_for(lambda: checkpoint.found(folders[0]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiments, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.run_here(configs, NO_MODES, [""], experiments.Progress(3))
+    assert not multiprocessing.active_children()
+    assert checkpoint.newest(folders[0])["step"] < 100_000
+    assert not folders[1].exists()
+
+
 def test_what_is_wrong_is_said_once_and_the_others_are_trained(capfd: pytest.CaptureFixture) -> None:
     good = presets.get("dqn-cartpole", "quick", device="cpu")
     bad = replace(good, seed=1, batch_size=10_000, env="pixelrl/NoSuchThing-v0")
     assert not experiments.run_all([bad, good], NO_MODES, workers=1, per_gpu=1)
-    said = capfd.readouterr()
-    assert said.err.count("NoSuchThing") == 1
-    assert "exit status 1" in said.out
+    assert capfd.readouterr().out.count("NoSuchThing") == 1
     assert runs.is_finished(runs.folder_for(good))
 
 
@@ -129,11 +171,11 @@ def test_a_full_disk_is_one_clear_error_and_costs_nothing(monkeypatch: pytest.Mo
         save(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(SystemExit, match="No space left on device"):
-        experiments.work_or_exit(config, NO_MODES)
+    with pytest.raises(OSError, match="No space left on device"):
+        experiments.work(config, NO_MODES)
     assert len(checkpoint.found(folder)) == 2
     assert all(checkpoint.read(path) for path in checkpoint.found(folder))
-    experiments.work_or_exit(config, NO_MODES)
+    experiments.work(config, NO_MODES)
     assert_same(train(config), runs.read(folder))
 
 
@@ -151,11 +193,11 @@ def test_the_table_has_a_row_for_each_method() -> None:
 def test_what_a_grid_takes_is_told_from_stored_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
     config = presets.get("dqn-cartpole", "quick", device="cpu")
-    assert "nothing is known" in experiments.forecast([config], 1)
+    assert experiments.needed([config], 1) == ""
     run = train(config)
     run.meta["seconds"] = 7200.0
     runs.save(tmp_path / "library" / "dqn-cartpole" / "seed-0", run)
-    assert "about 3.0 h on 2 workers" in experiments.forecast([replace(config, seed=i) for i in range(3)], 2)
+    assert "about 3.0 h, 2 at a time" in experiments.needed([replace(config, seed=i) for i in range(3)], 2)
 
 
 def test_ray_trains_the_same_grid(monkeypatch: pytest.MonkeyPatch, trainings: Path) -> None:

@@ -159,6 +159,17 @@ def test_a_resumed_training_equals_an_unbroken_one(method: str, tmp_path: Path) 
     assert agent.act(boards(7).numpy(), explore=False).shape == (7,)
 
 
+@pytest.mark.usefixtures("stored")
+def test_agents_of_different_seeds_draw_different_numbers() -> None:
+    """Although all of them load the same model, which was drawn from a seed of its own."""
+    drawn = []
+    for seed in (1, 2):
+        config = presets.get("i2a", "quick", device="cpu", seed=seed)
+        build_agent(config, envs.make(config.env, **config.env_kwargs))
+        drawn.append(torch.rand(1))
+    assert drawn[0] != drawn[1]
+
+
 def test_a_missing_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="breakout-model"):
@@ -173,6 +184,7 @@ def test_recorded_play_hangs_together() -> None:
     play = dynamics.record(teacher, 960, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(play.action) == 960
+    assert not torch.equal(dynamics.record(teacher, 960, seed=2).action, play.action)
     assert torch.equal(dynamics.record(teacher, 960, seed=1).next_board, play.next_board)
     rooms = [part.unflatten(0, (30, 32)) for part in play]
     board, _, reward, following, ended = rooms

@@ -15,6 +15,7 @@ from test_train import assert_resumes
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelrl import cdna, envs, predictive, presets, runs
+from pixelrl.agents import build_agent
 from pixelrl.cdna import CDNA
 from pixelrl.foresight import (
     BackgroundPredictor,
@@ -22,6 +23,7 @@ from pixelrl.foresight import (
     CopyPredictor,
     OraclePredictor,
     ShuffledPredictor,
+    build_predictor,
 )
 from pixelrl.predictive import (
     Ahead,
@@ -367,23 +369,61 @@ def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
         replace(CONFIG, **changes)
 
 
-@pytest.mark.parametrize(("kind", "predictor"), [("sac", "background"), ("sgqn", "background"), ("sgqn", "oracle")])
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A predictor that has learned nothing, for frames of 32 × 32, under the name of the one that agents take."""
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
+    film = presets.get("cdna-48", "quick")
+    run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 1).state_dict())
+    runs.save(tmp_path / "library" / "cdna-48" / "seed-0", run)
+
+
+KINDS = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("kind", "predictor"), [("sac", "background"), ("sgqn", "background"), ("sgqn", "oracle"), ("sgqn", "cdna")]
+)
 def test_a_resumed_training_equals_an_unbroken_one(kind: str, predictor: str, tmp_path: Path) -> None:
     plain = presets.get(
         kind, "quick", steps=126, learning_starts=120, eval_every=63, checkpoint_seconds=0.0, device="cpu"
     )
-    make = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}[kind]
-    config = make(**vars(plain), predictor=predictor, context=5)
-    unbroken = assert_resumes(config, tmp_path, Training, "add_row", 126)
+    config = KINDS[kind](**vars(plain), predictor=predictor, context=5)
+    unbroken = assert_resumes(config, tmp_path / "run", Training, "add_row", 126)
     assert unbroken.curve["loss"].notna().any()
 
 
-def test_a_network_for_frames_of_another_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("stored")
+def test_agents_of_different_seeds_draw_different_numbers() -> None:
+    """Although all of them load the same network, which was drawn from a seed of its own."""
+    plain = presets.get("sgqn", "quick", device="cpu")
+    drawn = []
+    for seed in (1, 2):
+        config = PredictiveSGQNConfig(**{**vars(plain), "seed": seed})
+        env = envs.make(config.env, **config.env_kwargs)
+        build_agent(config, env)
+        drawn.append(torch.rand(1))
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("kwargs", "complaint"),
+    [
+        ({"size": (24, 24)}, r"size of \(32, 32\); the agent's is \(24, 24\)"),
+        ({"repeat": 4}, "repeat of 8; the agent's is 4"),
+        ({"task": "pendulum-swingup"}, "the agent's task is pendulum-swingup"),
+    ],
+)
+def test_a_network_for_other_frames_is_refused(kwargs: dict, complaint: str) -> None:
+    plain = vars(presets.get("sgqn", "quick", device="cpu"))
+    config = PredictiveSGQNConfig(**{**plain, "env_kwargs": {**plain["env_kwargs"], **kwargs}})
+    with pytest.raises(ValueError, match=complaint):
+        build_predictor(config, torch.device("cpu"))
+
+
+def test_a_missing_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="cdna-48"):
-        small_agent(predictor="cdna")
-    film = presets.get("cdna-48", "quick")
-    run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 2).state_dict())
-    runs.save(tmp_path / "cdna-48" / "seed-0", run)
-    with pytest.raises(ValueError, match=r"size of \(32, 32\); the agent's is \(24, 24\)"):
         small_agent(predictor="cdna")

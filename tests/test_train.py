@@ -215,6 +215,7 @@ def test_a_finished_training_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "meta.json",
         "policy.safetensors",
         "SHA256SUMS",
+        "lock",
     }
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(checkpoint.DamagedError, match="config.json is damaged"):
