@@ -96,7 +96,9 @@ def run_modes(options: argparse.Namespace, rest: list[str]) -> None:
 
     for folder in options.folders:
         run = runs.read(folder)
-        table = evaluate_modes(run.agent(), run.config, options.episodes, options.videos, tuple(options.modes))
+        table = evaluate_modes(
+            run.agent(run.config.device), run.config, options.episodes, options.videos, tuple(options.modes)
+        )
         runs.add_modes(folder, table)
         means = table.groupby("mode", sort=False)["return"].mean()
         print(f"{folder}:", ", ".join(f"{mode} {value:.0f}" for mode, value in means.items()))

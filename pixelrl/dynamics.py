@@ -5,6 +5,7 @@ It learns from the play of an agent that is partly trained: one that knows nothi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -141,11 +142,11 @@ def build_model(config: DynamicsConfig) -> EnvironmentModel:
 
 @randomness_kept()
 def load_model(name: str) -> EnvironmentModel | CopyModel:
-    """The network of a stored run, ready to imagine, its parameters without gradient; or, for `copy`, the control."""
+    """The network of a stored run, on the processor, its parameters without gradient; or, for `copy`, the control."""
     if name == "copy":
         return CopyModel()
     run = runs.load(name)[0]
-    model = build_model(run.config)
+    model = build_model(replace(run.config, device="cpu"))
     model.load_state_dict(run.policy)
     return model.requires_grad_(False)
 

@@ -77,7 +77,7 @@ def work(config: RunConfig, modes: Modes) -> None:
     if modes.left(config, run):
         with alone_in(folder):
             left = modes.left(config, runs.read(folder))
-            runs.add_modes(folder, evaluate_modes(run.agent(), config, modes.episodes, modes.videos, left))
+            runs.add_modes(folder, evaluate_modes(run.agent(config.device), config, modes.episodes, modes.videos, left))
 
 
 def work_and_tell(config: RunConfig, modes: Modes, gpu: str, to: Connection) -> None:

@@ -21,7 +21,7 @@ import platform
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,12 @@ class Run:
         returns = self.meta["final_returns"]
         return f"mean return {sum(returns) / len(returns):.1f} over {len(returns)} episodes"
 
-    def agent(self) -> Any:
-        """The trained agent, ready to act."""
+    def agent(self, device: str = "cpu") -> Any:
+        """The trained agent, ready to act and to be looked at; `device` is as in a config."""
         from pixelrl.agents import build_agent  # not above: some agents are made from stored runs
 
         env = envs.make(self.config.env, **self.config.env_kwargs)
-        agent = build_agent(self.config, env)
+        agent = build_agent(replace(self.config, device=device), env)
         agent.load_policy(self.policy)
         env.close()
         return agent
