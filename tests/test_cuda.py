@@ -50,7 +50,7 @@ def test_a_recorded_update_equals_the_written_one() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["sac-state", "sac", "rad", "drq", "svea"])
+@pytest.mark.parametrize("method", ["sac-state", "sac", "rad", "drq", "svea", "sgqn", "predictive-sgqn-copy"])
 def test_a_recorded_update_draws_new_noise_each_time_and_learns(method: str) -> None:
     agent, replay = agent_and_replay(method)
     recorded = RecordedUpdate(agent.update, CUDA)
