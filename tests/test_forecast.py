@@ -11,7 +11,6 @@ import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from pixelrl import checkpoint, envs, footage, forecast, predictor, presets, runs
-from pixelrl import train as training
 from pixelrl.footage import Film
 from pixelrl.replay import Replay, UniformSampler
 from pixelrl.train import train
@@ -173,7 +172,6 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
         broken.advance()
         if broken.step == 2:
             broken.add_row()
-    training.open_folder(tmp_path / "broken", QUICK)
     checkpoint.save(tmp_path / "broken", broken.step, broken.state_dict())
     torch.manual_seed(99)
     resumed = train(QUICK, tmp_path / "broken")
