@@ -643,7 +643,7 @@ BOARD_SIZES: dict[str, dict[str, Any]] = {
         "final_episodes": 2,
         "env_kwargs": {"max_steps": 30},
     },
-    "default": {"steps": 102_400, "eval_every": 25_600, "final_episodes": 20},
+    "default": {"steps": 25_600, "eval_every": 5_120, "final_episodes": 20},
     "cpu": {"steps": 512_000, "eval_every": 25_600},
     "full": {"steps": 5_120_000, "eval_every": 256_000},
 }
