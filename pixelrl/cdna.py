@@ -247,12 +247,17 @@ def as_bytes(frames: torch.Tensor) -> torch.Tensor:
     return frames.mul(255).round_().to(torch.uint8)
 
 
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Of frames (..., H, W) that are padded."""
+    return tuple(-(-side // 8) * 8 for side in size)
+
+
 def padded(frames: torch.Tensor) -> torch.Tensor:
     """Frames (..., H, W) whose edges are repeated until both sides are multiples of 8, which the network needs."""
-    sides = [(side, -side % 8) for side in frames.shape[-2:]]
+    size = frames.shape[-2:]
     rows, columns = (
-        torch.arange(-(more // 2), side + more - more // 2, device=frames.device).clamp(0, side - 1)
-        for side, more in sides
+        torch.arange(large, device=frames.device).sub((large - small) // 2).clamp(0, small - 1)
+        for large, small in zip(padded_size(size), size, strict=True)
     )
     return frames[..., rows[:, None], columns]
 

@@ -104,21 +104,28 @@ def predictive_objective(agent: SGQN, batch: Batch, ahead: Ahead) -> tuple[Learn
     return Learned(loss, views.q[:, :b], target, views.features[:b]), views.mask[:b]
 
 
-class PredictiveSAC(SAC):
-    """SAC whose target blends in the values of predicted states (eq. 4).
+class LooksAhead:
+    """Beside an agent's class: what it foresees with.
 
     Args: as `pixelrl.sac.SAC`.
     """
 
     def __init__(
         self,
-        config: PredictiveSACConfig,
+        config: PredictiveSACConfig | PredictiveSGQNConfig,
         obs_space: gym.spaces.Box,
         action_space: gym.spaces.Space,
         device: str = "cpu",
     ) -> None:
         super().__init__(config, obs_space, action_space, device)
         self.predictor = build_predictor(config, self.device)
+
+
+class PredictiveSAC(LooksAhead, SAC):
+    """SAC whose target blends in the values of predicted states (eq. 4).
+
+    Args: as `pixelrl.sac.SAC`.
+    """
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of everything in SAC. Returns metrics, detached."""
@@ -129,21 +136,11 @@ class PredictiveSAC(SAC):
         return self.learn(Learned(critic_loss(q, target), q, target, features))
 
 
-class PredictiveSGQN(SGQN):
+class PredictiveSGQN(LooksAhead, SGQN):
     """SGQN that learns from predicted states in its target and in its consistency loss (eq. 6).
 
     Args: as `pixelrl.sac.SAC`.
     """
-
-    def __init__(
-        self,
-        config: PredictiveSGQNConfig,
-        obs_space: gym.spaces.Box,
-        action_space: gym.spaces.Space,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(config, obs_space, action_space, device)
-        self.predictor = build_predictor(config, self.device)
 
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of everything in SAC, and one of the attribution loss. Returns metrics, detached."""

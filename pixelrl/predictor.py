@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from pixelrl import envs, forecast, runs
-from pixelrl.cdna import CDNA, as_numbers, padded, predict, sequence_loss, true_share
+from pixelrl.cdna import CDNA, as_numbers, padded, padded_size, predict, sequence_loss, true_share
 from pixelrl.cuda import chosen_device, randomness_kept
 from pixelrl.fitting import Fitting
 from pixelrl.footage import Film, collect, fill, windows
@@ -26,7 +26,7 @@ ANGLES = np.arange(-np.pi, np.pi, np.pi / 45)  # rad, the same for the pole
 def build_model(config: CDNAConfig, n_actions: int) -> CDNA:
     """A fresh network for the padded frames, its parameters drawn from the config's seed, on the config's device."""
     torch.manual_seed(config.seed)
-    size = tuple(-(-side // 8) * 8 for side in config.env_kwargs["size"])
+    size = padded_size(config.env_kwargs["size"])
     shape = (config.width, config.n_kernels, config.kernel_size, config.lstm_kernel)
     return CDNA(size, n_actions, *shape).to(chosen_device(config.device))
 
