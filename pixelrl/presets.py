@@ -548,7 +548,15 @@ def matched_discount(ahead_share: float) -> dict[str, float]:
 
 
 FILMS = CDNAConfig(
-    method="cdna", env="pixelrl/ControlPixels-v0", env_kwargs={"repeat": 8, "size": (64, 64)}, batch_size=8
+    method="cdna",
+    env="pixelrl/ControlPixels-v0",
+    env_kwargs={"repeat": 4, "size": (64, 64)},  # the pole's tip stays within the kernels' reach
+    film_steps=120,
+    width=16,
+    batch_size=8,
+)
+SMALL_FILMS = replace(  # as the agents of the preset "cpu" see the world
+    FILMS, method="cdna-48", env_kwargs={"repeat": 8, "size": (48, 48)}, film_steps=60, width=8, kernel_size=13
 )
 BREAKOUT = ActorCriticConfig(
     method="a2c", env="pixelrl/MinAtar-v0", env_kwargs={"game": "breakout"}, steps=512_000, eval_every=25_600
@@ -590,8 +598,8 @@ METHODS: dict[str, RunConfig] = {
     "predictive-sgqn-beta-0.1": replace(AHEAD, consistency=0.1),
     "predictive-sgqn-beta-1": replace(AHEAD, consistency=1.0),
     "cdna": FILMS,
-    "cdna-48": replace(FILMS, method="cdna-48", env_kwargs={**FILMS.env_kwargs, "size": (48, 48)}, kernel_size=13),
-    "cdna-84": replace(FILMS, method="cdna-84", env_kwargs={**FILMS.env_kwargs, "repeat": 4, "size": (84, 84)}),
+    "cdna-48": SMALL_FILMS,
+    "cdna-84": replace(FILMS, method="cdna-84", env_kwargs={**FILMS.env_kwargs, "size": (84, 84)}),
     "a2c": BREAKOUT,
     "a2c-partly": BREAKOUT,
     "breakout-model": DynamicsConfig(method="breakout-model", env=BREAKOUT.env, env_kwargs=BREAKOUT.env_kwargs),
