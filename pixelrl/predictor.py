@@ -19,7 +19,7 @@ from pixelrl.presets import CDNAConfig
 from pixelrl.replay import Replay, UniformSampler
 
 FILM_SEED = 40_000  # all predictors see the same films
-CARTS = np.linspace(-1.9, 1.9, 39)  # m, between which a cart's place is read from a frame
+CARTS = np.linspace(-1.9, 1.9, 77)  # m, between which a cart's place is read from a frame
 ANGLES = np.arange(-np.pi, np.pi, np.pi / 45)  # rad, the same for the pole
 
 

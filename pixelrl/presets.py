@@ -637,7 +637,15 @@ FILM_SIZES: dict[str, dict[str, Any]] = {
         "kernel_size": 5,
         "env_kwargs": {"size": (32, 32)},
     },
-    "default": {"films": 24, "held_out": 8, "steps": 100, "eval_every": 50, "env_kwargs": {"size": (48, 48)}},
+    "default": {
+        "films": 24,
+        "held_out": 8,
+        "film_steps": 60,
+        "steps": 100,
+        "eval_every": 50,
+        "width": 8,
+        "env_kwargs": {"size": (48, 48)},
+    },
     "cpu": {"steps": 6_000, "eval_every": 500},
     "full": {"films": 1_000, "steps": 50_000, "eval_every": 2_500, "batch_size": 32, "width": 32, "lstm_kernel": 5},
 }
