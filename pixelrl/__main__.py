@@ -91,15 +91,11 @@ def add_modes(commands: argparse._SubParsersAction) -> None:
 
 def run_modes(options: argparse.Namespace, rest: list[str]) -> None:
     """Play, print the means, and write the returns beside the run."""
-    from pixelrl import runs
-    from pixelrl.evaluate import evaluate_modes
+    from pixelrl import experiments
 
+    modes = experiments.Modes(tuple(options.modes), options.episodes, options.videos)
     for folder in options.folders:
-        run = runs.read(folder)
-        table = evaluate_modes(
-            run.agent(run.config.device), run.config, options.episodes, options.videos, tuple(options.modes)
-        )
-        runs.add_modes(folder, table)
+        table = experiments.play_modes(folder, modes)
         means = table.groupby("mode", sort=False)["return"].mean()
         print(f"{folder}:", ", ".join(f"{mode} {value:.0f}" for mode, value in means.items()))
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import product
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -73,11 +74,23 @@ def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], pre
 def work(config: RunConfig, modes: Modes) -> None:
     """One training, from wherever it stands to its end, and episodes in those modes that it was not yet played in."""
     folder = runs.folder_for(config)
-    run = train(config, folder)
-    if modes.left(config, run):
-        with alone_in(folder):
-            left = modes.left(config, runs.read(folder))
-            runs.add_modes(folder, evaluate_modes(run.agent(config.device), config, modes.episodes, modes.videos, left))
+    left = modes.left(config, train(config, folder))
+    if left:
+        play_modes(folder, modes._replace(names=left))
+
+
+def play_modes(folder: Path, modes: Modes) -> pd.DataFrame:
+    """Play a finished agent in all these modes and store the returns beside it. Returns one row an episode.
+
+    Raises:
+        FileNotFoundError: no finished training is there.
+        RuntimeError: another process works in the folder.
+    """
+    run = runs.read(folder)
+    with alone_in(folder):
+        table = evaluate_modes(run.agent(run.config.device), run.config, modes.episodes, modes.videos, modes.names)
+        runs.add_modes(folder, table)
+    return table
 
 
 def work_and_tell(config: RunConfig, modes: Modes, gpu: str, to: Connection) -> None:
