@@ -83,7 +83,7 @@ def play_modes(folder: Path, modes: Modes) -> pd.DataFrame:
     """Play a finished agent in all these modes and store the returns beside it. Returns one row an episode.
 
     Raises:
-        FileNotFoundError: no finished training is there.
+        DamagedError: no finished training is there, or a file of it was changed.
         RuntimeError: another process works in the folder.
     """
     run = runs.read(folder)
