@@ -1,6 +1,7 @@
 """Predictive SGQN: values that are learned from predicted states too, and saliency that is consistent on them.
 
-After 西片 & 山内 (2023). A video predictor, trained before and frozen, rolls some of the batch's next states on under
+Nishikata and Yamauchi (DIA 2023) put predicted states into the value function; the paper that this book ends with adds
+SGQN's masks to them. A video predictor, trained before and frozen, rolls some of the batch's next states on under
 the current policy. The target blends the values of the next state and of the predicted ones (eq. 4); the consistency
 loss asks for the same values of all these states when only their salient pixels are left (eq. 5).
 """

@@ -584,6 +584,7 @@ METHODS: dict[str, RunConfig] = {
     "sac-matched-discount": replace(CONTROL_PIXELS, **matched_discount(AHEAD.ahead_share)),
     "sgqn-matched-discount": replace(SALIENCY, **matched_discount(AHEAD.ahead_share)),
     "sgqn-random-masks": replace(SALIENCY, masks="random"),
+    "sgqn-lambda-0.25": replace(SALIENCY, consistency=0.25),  # as much as AHEAD has at the present state
     "predictive-sac": PredictiveSACConfig(**vars(CONTROL_PIXELS)),
     "predictive-sgqn": AHEAD,
     "predictive-sgqn-oracle": replace(AHEAD, predictor="oracle"),
@@ -595,8 +596,8 @@ METHODS: dict[str, RunConfig] = {
     "predictive-sgqn-random-masks": replace(AHEAD, masks="random"),
     "predictive-sgqn-2": replace(AHEAD, horizon=2),
     "predictive-sgqn-5": replace(AHEAD, horizon=5),
-    "predictive-sgqn-beta-0.1": replace(AHEAD, consistency=0.1),
-    "predictive-sgqn-beta-1": replace(AHEAD, consistency=1.0),
+    "predictive-sgqn-lambda-0.1": replace(AHEAD, consistency=0.1),
+    "predictive-sgqn-lambda-1": replace(AHEAD, consistency=1.0),
     "cdna": FILMS,
     "cdna-48": SMALL_FILMS,
     "cdna-84": replace(FILMS, method="cdna-84", env_kwargs={**FILMS.env_kwargs, "size": (84, 84)}),

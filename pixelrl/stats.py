@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.stats import trim_mean
 
 from pixelrl.runs import Run
 
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Interquartile mean: of the middle half of the values (with fewer than four, of all of them)."""
-    return stats.trim_mean(values, 0.25, axis=axis)
+    return trim_mean(values, 0.25, axis=axis)
 
 
 def estimate(
