@@ -213,11 +213,12 @@ def provenance(stored: list[Run]) -> str:
     """One line on where the numbers come from."""
     first = stored[0]
     seeds = ", ".join(str(run.config.seed) for run in stored)
-    minutes = [run.meta["seconds"] / 60 for run in stored]
+    count = f"{len(stored)} runs, seeds {seeds}" if len(stored) > 1 else f"1 run, seed {seeds}"
+    minutes = sorted({max(1, round(run.meta["seconds"] / 60)) for run in stored})
     commits = sorted({run.meta["commit"][:7] + "+" * run.meta["commit"].endswith("+") for run in stored})
     return (
-        f"{len(stored)} runs, seeds {seeds}; {first.config.steps:,} {first.config.unit}; "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes each on {first.meta['hardware']['processor']}, "
+        f"{count}; {first.config.steps:,} {first.config.unit}; "
+        f"{' to '.join(map(str, minutes[:: max(1, len(minutes) - 1)]))} min a run on {first.meta['hardware']['processor']}, "
         f"torch {first.meta['versions']['torch']}, commit {' and '.join(commits)}; made by: {command(first)}"
     )
 
