@@ -214,11 +214,13 @@ def provenance(stored: list[Run]) -> str:
     first = stored[0]
     seeds = ", ".join(str(run.config.seed) for run in stored)
     count = f"{len(stored)} runs, seeds {seeds}" if len(stored) > 1 else f"1 run, seed {seeds}"
-    minutes = sorted({max(1, round(run.meta["seconds"] / 60)) for run in stored})
+    minutes = [max(1, round(run.meta["seconds"] / 60)) for run in stored]
+    shortest, longest = min(minutes), max(minutes)
+    took = f"{shortest} to {longest} min" if shortest < longest else f"{longest} min"
     commits = sorted({run.meta["commit"][:7] + "+" * run.meta["commit"].endswith("+") for run in stored})
     return (
         f"{count}; {first.config.steps:,} {first.config.unit}; "
-        f"{' to '.join(map(str, minutes[:: max(1, len(minutes) - 1)]))} min a run on {first.meta['hardware']['processor']}, "
+        f"{took} a run on {first.meta['hardware']['processor']}, "
         f"torch {first.meta['versions']['torch']}, commit {' and '.join(commits)}; made by: {command(first)}"
     )
 
