@@ -1,4 +1,4 @@
-"""Seconds an update of predictive SGQN as a multiple of SGQN's, by the share that is rolled on and by predictor.
+"""Seconds an update of predictive SGQN as a multiple of SGQN's, by the share that is rolled forward and by predictor.
 
     python benchmarks/predictive.py [--shares 0.25 1] [--horizon 3] [--batch 128] [--size 84] [--threads 2]
 

@@ -1,9 +1,9 @@
-"""Predictive SGQN: values that are learned from predicted states too, and saliency that is consistent on them.
+"""Predictive SGQN: values that are learned from predicted states too, and that survive their masks there.
 
 Nishikata and Yamauchi (DIA 2023) put predicted states into the value function; the paper that this book ends with adds
-SGQN's masks to them. A video predictor, trained before and frozen, rolls some of the batch's next states on under
-the current policy. The target blends the values of the next state and of the predicted ones (eq. 4); the consistency
-loss asks for the same values of all these states when only their salient pixels are left (eq. 5).
+SGQN's masks to them. A video predictor, trained before and frozen, rolls some of the next states forward under the
+current policy. The target blends the values of the next state and of the predicted ones (eq. 4); the consistency loss
+asks for the same values of all these states when only their salient pixels are left (eq. 5).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ahead(NamedTuple):
 
 @torch.no_grad()
 def look_ahead(agent: SAC, predictor: Predictor, batch: Batch, horizon: int) -> Ahead:
-    """Roll the next states of m transitions on under the agent's policy. No gradient flows.
+    """Roll the next states of m transitions forward under the agent's policy. No gradient flows.
 
     Args:
         agent: whose policy acts, on the features of its target encoder, as in the target of SAC.
@@ -66,7 +66,7 @@ def blended(value: torch.Tensor, share: float) -> torch.Tensor:
 
 @torch.no_grad()
 def predictive_target(agent: SAC, batch: Batch, ahead: Ahead, share: float) -> torch.Tensor:
-    """What the critics should say, (B,): by eq. 4 for the first m samples, which were rolled on, else as ever."""
+    """What the critics should say, (B,): by eq. 4 for the first m samples, which were rolled forward, else as ever."""
     m = ahead.action.shape[1]
     first = batch.part(slice(m))
     rolled = first.reward + first.discount * (1 - first.terminated) * blended(soft_values(agent, ahead), share)
@@ -157,6 +157,6 @@ class PredictiveSGQN(LooksAhead, SGQN):
 
 
 def ahead_of(agent: PredictiveSAC | PredictiveSGQN, batch: Batch) -> Ahead:
-    """Roll the first transitions of a batch on, as many as the config says."""
+    """Roll the first transitions of a batch forward, as many as the config says."""
     first = batch.part(slice(max(1, round(agent.config.ahead_share * len(batch.action)))))
     return look_ahead(agent, agent.predictor, first, agent.config.horizon)

@@ -274,7 +274,7 @@ class AheadConfig:
     context: int = 3
     """Real frames that the predictor is shown first, the newest of s_{t+1} among them."""
     ahead_share: float = 0.25
-    """Share of the batch that is rolled on."""
+    """Share of the batch that is rolled forward."""
     in_target: float = 0.5
     """Share of the predicted states' values in the target of these samples; 0 leaves them out."""
 
