@@ -132,11 +132,12 @@ def baselines(seen: torch.Tensor, picture: torch.Tensor, horizon: int) -> dict[s
 
 
 def learned(model: CDNA, pieces: Windows, context: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """The model's forecasts for the pieces, with the true actions, and with those of another piece."""
+    """The model's forecasts for the pieces: told what is done, told what is done in another piece, told nothing (0)."""
     other = torch.randperm(len(pieces.frames), generator=torch.Generator().manual_seed(seed))
-    shuffled = torch.cat([pieces.actions[:, : context - 1], pieces.actions[other, context - 1 :]], dim=1)
+    past, future = pieces.actions[:, : context - 1], pieces.actions[:, context - 1 :]
+    told = {"CDNA": future, "CDNA, other actions": future[other], "CDNA, no action": torch.zeros_like(future)}
     seen = pieces.frames[:, :context]
-    return {"CDNA": predict(model, seen, pieces.actions), "CDNA, other actions": predict(model, seen, shuffled)}
+    return {name: predict(model, seen, torch.cat([past, actions], dim=1)) for name, actions in told.items()}
 
 
 def compare(

@@ -165,6 +165,21 @@ def test_windows_lie_end_to_end(films: list[Film]) -> None:
         footage.windows(films, 8)
 
 
+def test_a_model_is_told_the_actions_and_others_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = footage.Windows(torch.zeros(5, 6, 3, 8, 8), torch.arange(1.0, 26).reshape(5, 5, 1), np.zeros((5, 6, 2)))
+    monkeypatch.setattr(forecast, "predict", lambda model, seen, actions: actions)
+    told = forecast.learned(None, pieces, context=3)
+    assert torch.equal(told["CDNA"], pieces.actions)
+    for name in ("CDNA, other actions", "CDNA, no action"):
+        assert torch.equal(told[name][:, :2], pieces.actions[:, :2])  # what was done in the context stays
+    assert told["CDNA, no action"][:, 2:].abs().max() == 0
+    others = told["CDNA, other actions"][:, 2:]
+    assert not torch.equal(others, pieces.actions[:, 2:])
+    assert {tuple(row.flatten().tolist()) for row in others} == {
+        tuple(x.flatten().tolist()) for x in pieces.actions[:, 2:]
+    }
+
+
 def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = train(QUICK, tmp_path / "unbroken")
     broken = predictor.PredictorTraining(QUICK)
@@ -184,7 +199,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     model = predictor.load_model(runs.read(tmp_path / "unbroken"))
     pieces = footage.windows(footage.collect(QUICK.env_kwargs, 1, 6, seed=1), 6)
     table = forecast.compare(forecast.learned(model, pieces, 3), pieces, 3)
-    assert table.horizon.tolist() == [1, 2, 3, 1, 2, 3]
+    assert table.horizon.tolist() == 3 * [1, 2, 3]
     assert "psnr_1" in unbroken.summary()
 
 

@@ -1,4 +1,4 @@
-"""Predictive SGQN: eqs. 4 to 6 written out slowly, what is rolled forward from what, and what remains when nothing is."""
+"""Predictive SGQN: eqs. 4 to 6 written out slowly, what is rolled forward, and what remains when nothing is."""
 
 from __future__ import annotations
 
