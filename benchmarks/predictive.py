@@ -2,7 +2,7 @@
 
     python benchmarks/predictive.py [--shares 0.25 1] [--horizon 3] [--batch 128] [--size 84] [--threads 2]
 
-Both agents have the same networks and the same batch. CDNA has a quarter of the paper's width and has learned nothing,
+Both agents have the same networks and the same batch. CDNA has half of the paper's width and has learned nothing,
 which makes no difference to its speed. At the end, what acting costs, where nothing is predicted.
 """
 
