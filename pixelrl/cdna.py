@@ -98,7 +98,11 @@ class Prediction(NamedTuple):
 
 
 class CDNA(nn.Module):
-    """The network of the paper, at a width of one's choice.
+    """The network of the paper, at a width of one's choice, and with two changes.
+
+    Every memory is told the action, not the smallest one alone. And what a memory says is normalised channel by channel
+    (Ulyanov et al. 2016): over all channels together, what is everywhere the same soon drowns the few pixels that move,
+    and the smallest memory hears of nothing. Only that one, which an action fills evenly, is normalised as a whole.
 
     Args:
         size: (H, W) of a frame, multiples of 8.
@@ -132,8 +136,9 @@ class CDNA(nn.Module):
         self.size, self.n_actions, self.dtype = tuple(size), n_actions, dtype
         self.kernel_shape = (n_kernels, kernel_size, kernel_size)
         sizes = [(w, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 2 * w), (3 * w, w)]
-        self.memories = nn.ModuleList(ConvLSTM(n_in, n_out, lstm_kernel) for n_in, n_out in sizes)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, n_out) for _, n_out in sizes)
+        self.memories = nn.ModuleList(ConvLSTM(n_in + n_actions, n_out, lstm_kernel) for n_in, n_out in sizes)
+        groups = (w, w, 2 * w, 2 * w, 1, 2 * w, w)
+        self.norms = nn.ModuleList(nn.GroupNorm(n, n_out) for n, (_, n_out) in zip(groups, sizes, strict=True))
         self.scales = (2, 2, 4, 4, 8, 4, 2)  # of the memories' pictures: how many times smaller than the frame
         self.down = nn.ModuleList(
             (
@@ -142,7 +147,6 @@ class CDNA(nn.Module):
                 nn.Sequential(nn.Conv2d(2 * w, 2 * w, 3, stride=2, padding=1), nn.ReLU()),
             )
         )
-        self.acted = nn.Sequential(nn.Conv2d(2 * w + n_actions, 2 * w, 1), nn.ReLU())
         self.up = nn.ModuleList(
             (
                 nn.Sequential(upwards(4 * w, 4 * w), nn.ReLU()),
@@ -185,7 +189,8 @@ class CDNA(nn.Module):
 
         def remember(x: torch.Tensor) -> torch.Tensor:
             number = len(new)
-            out, memory = self.memories[number](x, state.memories[number])
+            planes = action[:, :, None, None].expand(-1, -1, *x.shape[2:])
+            out, memory = self.memories[number](torch.cat([x, planes], dim=1), state.memories[number])
             new.append(memory)
             return self.norms[number](out)
 
@@ -194,9 +199,7 @@ class CDNA(nn.Module):
         with self.computing():
             half = self.down[0](torch.cat([differs, changed], dim=1))
             quarter = self.down[1](remember(remember(half)))
-            eighth = self.down[2](remember(remember(quarter)))
-            planes = action[:, :, None, None].expand(-1, -1, *eighth.shape[2:])
-            deepest = remember(self.acted(torch.cat([eighth, planes], dim=1)))
+            deepest = remember(self.down[2](remember(remember(quarter))))
             x = torch.cat([remember(self.up[0](deepest)), quarter], dim=1)
             x = torch.cat([remember(self.up[1](x)), half], dim=1)
         return deepest, x, State(tuple(new), frame)

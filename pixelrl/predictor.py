@@ -34,7 +34,7 @@ def build_model(config: CDNAConfig, n_actions: int) -> CDNA:
 @randomness_kept()
 def load_model(run: runs.Run) -> CDNA:
     """The network of a stored run, on the processor, ready to predict; its parameters want no gradient."""
-    n_actions = run.policy["acted.0.weight"].shape[1] - 2 * run.config.width
+    n_actions = run.policy["memories.0.gates.weight"].shape[1] - 2 * run.config.width
     model = build_model(replace(run.config, device="cpu"), n_actions)
     model.load_state_dict(run.policy)
     return model.requires_grad_(False)

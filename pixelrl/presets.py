@@ -348,7 +348,7 @@ class CDNAConfig(RunConfig):
     """Side of the gates' filters, odd; the paper has 5."""
     lr: float = 1e-3
     """Learning rate of Adam at the beginning; it falls to 0 by the end as a cosine does."""
-    pace: float = 400.0
+    pace: float = 150.0
     """k of scheduled sampling: half of the frames fed are predicted ones after k log k updates."""
 
     def __post_init__(self) -> None:
@@ -647,8 +647,16 @@ FILM_SIZES: dict[str, dict[str, Any]] = {
         "width": 8,
         "env_kwargs": {"size": (48, 48)},
     },
-    "cpu": {"steps": 6_000, "eval_every": 500},
-    "full": {"films": 1_000, "steps": 50_000, "eval_every": 2_500, "batch_size": 32, "width": 32, "lstm_kernel": 5},
+    "cpu": {"steps": 4_000, "eval_every": 500},
+    "full": {
+        "films": 1_000,
+        "steps": 50_000,
+        "eval_every": 2_500,
+        "batch_size": 32,
+        "width": 32,
+        "lstm_kernel": 5,
+        "pace": 900.0,
+    },
 }
 BOARD_SIZES: dict[str, dict[str, Any]] = {
     "quick": {
