@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
@@ -178,6 +179,19 @@ def test_a_model_is_told_the_actions_and_others_and_none(monkeypatch: pytest.Mon
     assert {tuple(row.flatten().tolist()) for row in others} == {
         tuple(x.flatten().tolist()) for x in pieces.actions[:, 2:]
     }
+
+
+@pytest.mark.parametrize("method", ["cdna", "cdna-48"])
+def test_stored_predictors_beat_what_is_simple_and_listen_to_actions(method: str) -> None:
+    for run in runs.load(method):
+        predictor.load_model(run)
+        table = pd.DataFrame(run.meta["forecast"]).set_index("method")
+        ours = table.loc["CDNA"]
+        for other in ("copy last", "extrapolate", "background"):
+            assert (ours["psnr"].to_numpy() > table.loc[other, "psnr"].to_numpy()).all(), other
+            assert (ours["moving_psnr"].to_numpy() > table.loc[other, "moving_psnr"].to_numpy()).all(), other
+        for deaf in ("CDNA, other actions", "CDNA, no action"):
+            assert ours["moving_psnr"].iloc[-1] > table.loc[deaf, "moving_psnr"].iloc[-1] + 0.3, deaf
 
 
 def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
