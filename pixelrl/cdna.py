@@ -137,9 +137,11 @@ class CDNA(nn.Module):
         self.kernel_shape = (n_kernels, kernel_size, kernel_size)
         sizes = [(w, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 2 * w), (3 * w, w)]
         self.memories = nn.ModuleList(ConvLSTM(n_in + n_actions, n_out, lstm_kernel) for n_in, n_out in sizes)
-        groups = (w, w, 2 * w, 2 * w, 1, 2 * w, w)
-        self.norms = nn.ModuleList(nn.GroupNorm(n, n_out) for n, (_, n_out) in zip(groups, sizes, strict=True))
         self.scales = (2, 2, 4, 4, 8, 4, 2)  # of the memories' pictures: how many times smaller than the frame
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(1 if scale == 8 else n_out, n_out)
+            for scale, (_, n_out) in zip(self.scales, sizes, strict=True)
+        )
         self.down = nn.ModuleList(
             (
                 nn.Sequential(nn.Conv2d(6, w, 5, stride=2, padding=2), nn.GroupNorm(1, w), nn.ReLU()),
