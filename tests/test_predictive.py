@@ -248,15 +248,14 @@ def test_the_oracle_foresees_what_will_be_seen() -> None:
 
 
 def test_the_matched_discount_values_what_is_far_as_the_blended_target_does() -> None:
-    """A reward of 1 a step that begins after sixty; by eq. 4 for a share of the samples, state by state."""
+    """A reward of 1 a step that begins after sixty; by eq. 4, state by state."""
     ahead, matched = presets.get("predictive-sgqn", "cpu"), presets.get("sgqn-matched-discount", "cpu")
     value = torch.full((70,), 100.0)
     for state in reversed(range(60)):
-        blend = blended(value[state + 1 : state + 1 + ahead.horizon], ahead.in_target)
-        value[state] = 0.99 * ((1 - ahead.ahead_share) * value[state + 1] + ahead.ahead_share * blend)
+        value[state] = 0.99 * blended(value[state + 1 : state + 1 + ahead.horizon], ahead.in_target)
     plain = matched.reward_scale / (1 - matched.gamma) * matched.gamma**60
-    assert value[0].item() == pytest.approx(plain, rel=2e-3)
-    assert plain > 1.05 * 100 * 0.99**60
+    assert value[0].item() == pytest.approx(plain, rel=1e-2)
+    assert plain > 1.25 * 100 * 0.99**60
     assert presets.get("sac-matched-discount", "cpu").gamma == matched.gamma
 
 
