@@ -696,6 +696,7 @@ PIXEL_SIZES: dict[str, dict[str, Any]] = {
 AHEAD_SIZES = {
     **PIXEL_SIZES,
     "quick": {**PIXEL_SIZES["quick"], "env_kwargs": {}},  # frames as the stored predictor knows them
+    "default": {**PIXEL_SIZES["default"], "batch_size": 64},
     "full": {**PIXEL_SIZES["full"], "model": "cdna-84", "ahead_share": 1.0},
 }
 SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings, or of those of one method
