@@ -25,8 +25,9 @@ import torch
 
 from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
+from pixelrl.envs.modes import make_scenery
 from pixelrl.evaluate import episodes_played, evaluate_modes
-from pixelrl.presets import RunConfig, TrainConfig
+from pixelrl.presets import LEARNED, AheadConfig, RunConfig, TrainConfig
 from pixelrl.runs import Run
 from pixelrl.train import alone_in, train
 
@@ -234,6 +235,8 @@ def run_on_cluster(configs: list[RunConfig], modes: Modes, per_gpu: int, progres
 def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: int = 1) -> bool:
     """Train what is not finished, on the cluster if `RAY_ADDRESS` is set. Returns whether all went well.
 
+    Predictors that agents ask for, and that are nowhere, are trained before.
+
     Args:
         configs: what to train.
         modes: see `Modes`.
@@ -241,19 +244,36 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
         per_gpu: trainings that share a GPU.
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: a number below 1, or no mode of that name.
+        FileNotFoundError: there are no videos where the modes are to find them.
     """
     presets.check_count("workers", workers)
     presets.check_count("per_gpu", per_gpu)
+    for name in modes.names:
+        make_scenery(name, modes.videos)  # which complains now, and not when the first agent is trained
     left = [config for config in configs if not done_with(config, modes)]
     gpus = [str(gpu) for gpu in range(torch.cuda.device_count())] * per_gpu or [""] * workers
     print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{needed(left, len(gpus))}")
-    progress = Progress(len(left))
-    if left and os.environ.get("RAY_ADDRESS"):
-        run_on_cluster(left, modes, per_gpu, progress)
-    elif left:
-        run_here(left, modes, gpus, progress)
+    first = missing_predictors(left)
+    progress = Progress(len(first) + len(left))
+    for stage in filter(None, (first, left)):
+        if os.environ.get("RAY_ADDRESS"):
+            run_on_cluster(stage, modes, per_gpu, progress)
+        else:
+            run_here(stage, modes, gpus, progress)
     return not progress.problems
+
+
+def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
+    """The video predictors that agents ask for, and that are neither stored nor trained."""
+    asked = [config for config in configs if isinstance(config, AheadConfig) and config.predictor in LEARNED]
+    missing = []
+    for name, preset in sorted({(config.model, config.preset) for config in asked}):
+        try:
+            runs.trained(name, preset)
+        except FileNotFoundError:
+            missing.append(presets.get(name, preset))
+    return missing
 
 
 def done_with(config: RunConfig, modes: Modes) -> bool:

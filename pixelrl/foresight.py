@@ -109,7 +109,7 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
     """The predictor that a config names.
 
     Raises:
-        FileNotFoundError: its network is not stored.
+        FileNotFoundError: its network is neither stored nor trained.
         ValueError: its network was trained on frames of another size, with another action repeat, or on other tasks.
     """
     if config.predictor == "copy":
@@ -118,7 +118,7 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
         return BackgroundPredictor()
     if config.predictor == "oracle":
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
-    run = runs.load(config.model)[0]
+    run = runs.trained(config.model, config.preset)
     for name in ("size", "repeat"):
         filmed, asked = run.config.env_kwargs.get(name), config.env_kwargs.get(name)
         if filmed != asked:

@@ -261,6 +261,9 @@ class SGQNConfig(SACConfig):
         check_positive("decoder_lr", self.decoder_lr)
 
 
+LEARNED = ("cdna", "shuffled")  # the predictors that are a network
+
+
 @dataclass(frozen=True)
 class AheadConfig:
     """How far, for what, and by whom states are predicted while an agent learns; beside the config of that agent."""
@@ -268,7 +271,7 @@ class AheadConfig:
     predictor: Literal["cdna", "copy", "background", "shuffled", "oracle"] = "cdna"
     """What foresees the frames: a network, or one of the controls."""
     model: str = "cdna-48"
-    """Name of the stored run of the network."""
+    """Method of the network, of which a run is stored, or trained at the same preset."""
     horizon: int = 3
     """N: the states s_{t+1}, which is real, to s_{t+N} are looked at."""
     context: int = 3

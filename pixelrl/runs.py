@@ -199,6 +199,21 @@ def load(name: str, folder: Path | None = None) -> list[Run]:
     return [read(path) for path in seeds]
 
 
+def trained(name: str, preset: str) -> Run:
+    """A network that others build upon: the first stored run of a method, or else its training of that preset.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    try:
+        return load(name)[0]
+    except FileNotFoundError:
+        folder = folder_for(presets.get(name, preset))
+        if not is_finished(folder):
+            raise
+        return read(folder)
+
+
 def store(source: Path, folder: Path | None = None) -> Path:
     """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now."""
     run = read(source)

@@ -134,6 +134,30 @@ def test_what_is_wrong_is_said_once_and_the_others_are_trained(capfd: pytest.Cap
     assert runs.is_finished(runs.folder_for(good))
 
 
+def test_a_predictor_that_is_nowhere_is_trained_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    for path in runs.library().iterdir():
+        if path.name != "cdna-48":
+            (library / path.name).symlink_to(path)
+    monkeypatch.setenv("PIXELRL_RUNS", str(library))
+    films = presets.get("cdna-48", "quick")
+    scene = {"task": "cartpole-swingup", **films.env_kwargs}
+    agents = [presets.get(name, "quick", env_kwargs=scene) for name in ("predictive-sac", "predictive-sgqn-copy")]
+    assert experiments.missing_predictors(agents[1:]) == []
+    assert experiments.missing_predictors(agents) == [films]
+    assert experiments.run_all(agents, NO_MODES)
+    assert experiments.missing_predictors(agents) == []
+    assert runs.is_finished(runs.folder_for(agents[0]))
+
+
+def test_videos_that_are_not_there_are_missed_before_anything_is_trained(trainings: Path, tmp_path: Path) -> None:
+    modes = experiments.Modes(("train", "video_hard"), 1, str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        experiments.run_all([presets.get("sac", "quick")], modes)
+    assert not (trainings / "sac").exists()
+
+
 def hold(folder: Path, ready: object, done: object) -> None:
     with alone_in(folder):
         ready.set()
