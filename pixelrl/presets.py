@@ -277,7 +277,7 @@ class AheadConfig:
     context: int = 3
     """Real frames that the predictor is shown first, the newest of s_{t+1} among them."""
     ahead_share: float = 0.125
-    """Share of the batch that is rolled forward. An eighth keeps an update within twice the time of SGQN's; the full
+    """Share of the batch that is rolled forward. An eighth makes an update about twice as long as SGQN's; the full
     preset has 1."""
     in_target: float = 0.5
     """Share of the predicted states' values in the target of these samples; 0 leaves them out."""
