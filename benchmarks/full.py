@@ -2,8 +2,8 @@
 
     python benchmarks/full.py
 
-Pictures are noise, and the predictor has learned nothing, which makes no difference. Seconds are those of the processor,
-so that other work on the machine matters little. From these comes the table of chapter 9.
+Pictures are noise, and the predictor has learned nothing, which makes no difference. Seconds are those that the processor
+worked, so that other work on the machine matters little. The table of chapter 9 comes from here.
 """
 
 from __future__ import annotations
@@ -49,14 +49,11 @@ def main() -> None:
     spent = processor_seconds(lambda: sequence_loss(model, frames, actions, films.context, share=0.5).backward())
     print(row("cdna-84", spent * films.batch_size / part, films.steps))
     for name, kind in ARMS.items():
-        config = presets.get(name, "full", device="cpu")
-        batch = random_batch(config.batch_size, SIZE)
-        if kind in (PredictiveSAC, PredictiveSGQN):
-            batch = with_past(batch, config.context)
-            agent = kind(presets.get(name, "full", device="cpu", predictor="copy"), *spaces(SIZE))
-            agent.predictor = CDNAPredictor(model)
-        else:
-            agent = kind(config, *spaces(SIZE))
+        looks_ahead = name.startswith("predictive")
+        config = presets.get(name, "full", device="cpu", **({"predictor": "copy"} if looks_ahead else {}))
+        agent, batch = kind(config, *spaces(SIZE)), random_batch(config.batch_size, SIZE)
+        if looks_ahead:
+            agent.predictor, batch = CDNAPredictor(model), with_past(batch, config.context)
         spent = processor_seconds(lambda agent=agent, batch=batch: agent.update(batch))
         print(row(name, spent, config.steps - config.learning_starts))
 
