@@ -2,8 +2,8 @@
 
     python benchmarks/full.py
 
-Pictures are noise, and the predictor has learned nothing, which makes no difference. Seconds are those that the processor
-worked, so that other work on the machine matters little. The table of chapter 9 comes from here.
+Pictures are noise, and the predictor has learned nothing, which makes no difference. Seconds are those that the
+processor worked, so that other work on the machine matters little. The table of chapter 9 comes from here.
 """
 
 from __future__ import annotations
