@@ -16,15 +16,13 @@ from predictive import with_past
 from updates import random_batch, spaces
 
 from pixelrl import presets
+from pixelrl.agents import AGENTS
 from pixelrl.cdna import padded, sequence_loss
 from pixelrl.foresight import CDNAPredictor
-from pixelrl.predictive import PredictiveSAC, PredictiveSGQN
 from pixelrl.predictor import build_model
-from pixelrl.sac import SAC
-from pixelrl.sgqn import SGQN
 
 SIZE = 84
-ARMS = {"sac": SAC, "predictive-sac": PredictiveSAC, "sgqn": SGQN, "predictive-sgqn": PredictiveSGQN}
+ARMS = ("sac", "predictive-sac", "sgqn", "predictive-sgqn")
 
 
 def processor_seconds(work: Callable[[], object]) -> float:
@@ -48,10 +46,10 @@ def main() -> None:
     actions = 2 * torch.rand(part, films.length - 1, 1) - 1
     spent = processor_seconds(lambda: sequence_loss(model, frames, actions, films.context, share=0.5).backward())
     print(row("cdna-84", spent * films.batch_size / part, films.steps))
-    for name, kind in ARMS.items():
+    for name in ARMS:
         looks_ahead = name.startswith("predictive")
         config = presets.get(name, "full", device="cpu", **({"predictor": "copy"} if looks_ahead else {}))
-        agent, batch = kind(config, *spaces(SIZE)), random_batch(config.batch_size, SIZE)
+        agent, batch = AGENTS[type(config)](config, *spaces(SIZE)), random_batch(config.batch_size, SIZE)
         if looks_ahead:
             agent.predictor, batch = CDNAPredictor(model), with_past(batch, config.context)
         spent = processor_seconds(lambda agent=agent, batch=batch: agent.update(batch))

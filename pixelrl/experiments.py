@@ -42,6 +42,11 @@ class Modes(NamedTuple):
     videos: str
     """`procedural`, or a folder."""
 
+    def check(self) -> None:
+        """Complain of modes and videos that are not there, now and not when the first agent is trained."""
+        for name in self.names:
+            make_scenery(name, self.videos)
+
     def left(self, config: RunConfig, run: Run) -> tuple[str, ...]:
         """Those in which a run was not played as often; none for what does not act in a scene that can be changed."""
         if not isinstance(config, TrainConfig) or presets.scene(config.env) != "ControlPixels":
@@ -249,14 +254,15 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
     """
     presets.check_count("workers", workers)
     presets.check_count("per_gpu", per_gpu)
-    for name in modes.names:
-        make_scenery(name, modes.videos)  # which complains now, and not when the first agent is trained
     left = [config for config in configs if not done_with(config, modes)]
+    if left:
+        modes.check()
     gpus = [str(gpu) for gpu in range(torch.cuda.device_count())] * per_gpu or [""] * workers
     print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{needed(left, len(gpus))}")
     first = missing_predictors(left)
-    progress = Progress(len(first) + len(left))
-    for stage in filter(None, (first, left)):
+    then = [config for config in left if config not in first]
+    progress = Progress(len(first) + len(then))
+    for stage in filter(None, (first, then)):
         if os.environ.get("RAY_ADDRESS"):
             run_on_cluster(stage, modes, per_gpu, progress)
         else:
@@ -265,7 +271,7 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
 
 
 def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
-    """The video predictors that agents ask for, and that are neither stored nor trained."""
+    """The video predictors that agents ask for, and that are neither stored nor trained; a damaged one is there."""
     asked = [config for config in configs if isinstance(config, AheadConfig) and config.predictor in LEARNED]
     missing = []
     for name, preset in sorted({(config.model, config.preset) for config in asked}):
@@ -273,6 +279,8 @@ def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
             runs.trained(name, preset)
         except FileNotFoundError:
             missing.append(presets.get(name, preset))
+        except DamagedError:
+            continue  # its agents will say so, and the others are trained
     return missing
 
 

@@ -134,7 +134,9 @@ def test_what_is_wrong_is_said_once_and_the_others_are_trained(capfd: pytest.Cap
     assert runs.is_finished(runs.folder_for(good))
 
 
-def test_a_predictor_that_is_nowhere_is_trained_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_predictor_that_is_nowhere_is_trained_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     library = tmp_path / "library"
     library.mkdir()
     for path in runs.library().iterdir():
@@ -146,8 +148,9 @@ def test_a_predictor_that_is_nowhere_is_trained_first(monkeypatch: pytest.Monkey
     agents = [presets.get(name, "quick", env_kwargs=scene) for name in ("predictive-sac", "predictive-sgqn-copy")]
     assert experiments.missing_predictors(agents[1:]) == []
     assert experiments.missing_predictors(agents) == [films]
-    assert experiments.run_all(agents, NO_MODES)
+    assert experiments.run_all([*agents, films], NO_MODES)
     assert experiments.missing_predictors(agents) == []
+    assert capfd.readouterr().out.count(str(runs.folder_for(films))) == 1
     assert runs.is_finished(runs.folder_for(agents[0]))
 
 

@@ -254,7 +254,7 @@ def test_the_matched_discount_values_what_is_far_as_the_blended_target_does() ->
     for state in reversed(range(60)):
         value[state] = 0.99 * blended(value[state + 1 : state + 1 + ahead.horizon], ahead.in_target)
     plain = matched.reward_scale / (1 - matched.gamma) * matched.gamma**60
-    assert value[0].item() == pytest.approx(plain, rel=1e-2)
+    assert value[0].item() == pytest.approx(plain, rel=4e-3)
     assert plain > 1.25 * 100 * 0.99**60
     assert presets.get("sac-matched-discount", "cpu").gamma == matched.gamma
 
