@@ -89,11 +89,15 @@ class TrainConfig(AgentConfig):
     """What rewards are multiplied by before they are learned from."""
     solved_at: float | None = None
     """Mean return over `final_episodes` at which the training stops early, if it should."""
+    eval_modes: tuple[str, ...] = ()
+    """Generalisation modes in which each evaluation plays as many episodes more, before procedural videos."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("update_every", "replay_size", "n_step"):
             check_count(name, getattr(self, name))
+        if self.eval_modes and scene(self.env) != "ControlPixels":
+            raise ValueError(f"eval_modes is {self.eval_modes}; {self.env} has one scene, which no mode changes.")
         check_positive("reward_scale", self.reward_scale)
         check_choice("replay", self.replay, ("uniform", "prioritised"))
 
@@ -673,22 +677,32 @@ BOARD_SIZES: dict[str, dict[str, Any]] = {
     "cpu": {"steps": 512_000, "eval_every": 25_600},
     "full": {"steps": 5_120_000, "eval_every": 256_000},
 }
+BEFORE_VIDEOS = ("video_easy", "video_hard")
 PIXEL_SIZES: dict[str, dict[str, Any]] = {
     "quick": {
         **QUICK,
         "steps": 140,
         "learning_starts": 120,
         "eval_every": 70,
+        "eval_episodes": 1,
+        "eval_modes": BEFORE_VIDEOS,
         "batch_size": 8,
         "env_kwargs": {"size": (32, 32)},
     },
     "default": {"steps": 500, "learning_starts": 250, "eval_every": 250, "eval_episodes": 2, "final_episodes": 2},
-    "cpu": {"steps": 25_000, "eval_every": 1_250, "eval_episodes": 5, "final_episodes": 30},
+    "cpu": {
+        "steps": 25_000,
+        "eval_every": 1_250,
+        "eval_episodes": 5,
+        "eval_modes": BEFORE_VIDEOS,
+        "final_episodes": 30,
+    },
     "full": {
         "steps": 200_000,
         "replay_size": 200_000,
         "eval_every": 10_000,
         "eval_episodes": 10,
+        "eval_modes": BEFORE_VIDEOS,
         "batch_size": 128,
         "env_kwargs": {"size": (84, 84), "repeat": 4},
         "strides": (2, *(1,) * 10),

@@ -25,7 +25,8 @@ from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
 from pixelrl.dynamics import ModelTraining
-from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
+from pixelrl.envs.modes import make_scenery
+from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
 from pixelrl.parallel import ParallelTraining
 from pixelrl.predictor import PredictorTraining
 from pixelrl.presets import (
@@ -116,6 +117,8 @@ class Training:
 
     def __init__(self, config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
+        for mode in config.eval_modes:
+            make_scenery(mode, "procedural")  # which complains now, and not at the first evaluation
         self.config = config
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)
@@ -166,12 +169,19 @@ class Training:
         returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
         row = {"step": self.step, "episode": self.episode, "seconds": round(self.watch.seconds, 2)}
         row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
+        row |= self.returns_in_modes()
         row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
         row |= {name: float(total) / self.updates for name, total in self.sums.items()}
         self.rows.append(row)
         self.returns, self.sums, self.updates = [], {}, 0
         if self.config.solved_at is not None and row["return"] >= self.config.solved_at:
             self.judge()
+
+    def returns_in_modes(self) -> dict[str, float]:
+        """Mean return in each of `eval_modes`, such as `return_video_hard`."""
+        c = self.config
+        table = evaluate_modes(self.agent, c, c.eval_episodes, modes=c.eval_modes)
+        return {f"return_{mode}": float(table.loc[table["mode"] == mode, "return"].mean()) for mode in c.eval_modes}
 
     def judge(self) -> None:
         """Measure the agent as it is now by `final_episodes` greedy episodes."""

@@ -131,7 +131,7 @@ def curves(
             ax.fill_between(steps, estimate.low, estimate.high, color=line.get_color(), alpha=0.2, linewidth=0)
             ax.plot(steps, values.T, color=line.get_color(), linewidth=0.4, alpha=0.5)
     ax.set_xlabel("agent steps" if x == "step" else x)
-    ax.set_ylabel("mean return" if y == "return" else y)
+    ax.set_ylabel("mean " + y.replace("_", ", ", 1) if y.startswith("return") else y)
     ax.legend(frameon=False)
 
 

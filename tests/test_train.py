@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pixelrl import checkpoint, presets, runs
+from pixelrl.evaluate import evaluate_modes
 from pixelrl.train import Training, episode_seed, train
 
 SMALL = {"steps": 240, "learning_starts": 60, "update_every": 3, "batch_size": 16, "replay_size": 90, "eval_every": 60}
@@ -238,6 +239,23 @@ def read_board(folder: Path) -> Any:
     board = EventAccumulator(str(folder / "tensorboard"))
     board.Reload()
     return board
+
+
+def test_the_curve_is_also_measured_before_videos() -> None:
+    config = presets.get("sac", "quick", learning_starts=200, final_episodes=1, env_kwargs={"repeat": 50})
+    run = train(config)  # which learns nothing, so that every row is of the same agent
+    table = evaluate_modes(run.agent(), config, config.eval_episodes, modes=("video_easy", "video_hard"))
+    for mode, returns in table.groupby("mode")["return"]:
+        assert run.curve[f"return_{mode}"].tolist() == [returns.mean()] * 2
+    plain = train(replace(config, eval_modes=())).curve
+    pd.testing.assert_frame_equal(run.curve[plain.columns].drop(columns="seconds"), plain.drop(columns="seconds"))
+
+
+def test_a_mode_that_is_not_there_is_refused_before_anything_is_learned() -> None:
+    with pytest.raises(ValueError, match="no mode 'video_medium'; there are train, "):
+        Training(presets.get("sac", "quick", eval_modes=("video_medium",)))
+    with pytest.raises(ValueError, match=r"eval_modes is \('video_hard',\); CartPole-v1 has one scene"):
+        presets.get("dqn-cartpole", "quick", eval_modes=("video_hard",))
 
 
 def test_tensorboard_shows_the_curve(tmp_path: Path) -> None:
