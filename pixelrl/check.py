@@ -634,3 +634,20 @@ def matched_discount(answer: Callable[..., float]) -> None:
                 "the real next state has half of the weight, the others share the rest.": 0.9 ** (2 / (horizon + 1)),
             },
         )
+
+
+@exercise("10.1")
+def probability_of_improvement(answer: Callable[..., float]) -> None:
+    """The share of pairs in which ours is higher, a tie counting half."""
+    ours, theirs = np.array([3.0, 7.0]), np.array([3.0, 1.0, 9.0, 8.0])
+    expect(
+        answer(ours.copy(), theirs.copy()),
+        3.5 / 8,
+        "for [3, 7] against [3, 1, 9, 8]",
+        {
+            "a tie counts half, not nothing.": 3 / 8,
+            "a tie counts half, not whole.": 4 / 8,
+            "that is how often theirs is higher.": 4.5 / 8,
+            "divide by the number of pairs, which is m n.": 3.5,
+        },
+    )

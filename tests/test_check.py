@@ -172,6 +172,7 @@ RIGHT = {
     "9.1": (check.predictive_target_by_hand, by_equation_4),
     "9.2": (check.weights_of_equation_5, lambda n: consistency_weights(n, 0.5)),
     "9.3": (check.matched_discount, lambda g, n: g ** (1 / (0.5 + 0.5 * np.arange(2, n + 1).mean()))),
+    "10.1": (check.probability_of_improvement, lambda a, b: np.mean((np.sign(np.subtract.outer(a, b)) + 1) / 2)),
 }
 
 
@@ -304,6 +305,10 @@ MISTAKES = [
     (check.weights_of_equation_5, lambda n: consistency_weights(n, 0.5)[:-1], "shape (3,); it should have (4,)"),
     (check.matched_discount, lambda g, n: g ** (0.5 + (n + 2) / 4), "smaller than gamma"),
     (check.matched_discount, lambda g, n: g ** (2 / (n + 1)), "the others share"),
+    (check.probability_of_improvement, lambda a, b: np.mean(a[:, None] > b), "not nothing"),
+    (check.probability_of_improvement, lambda a, b: np.mean(a[:, None] >= b), "not whole"),
+    (check.probability_of_improvement, lambda a, b: 1 - stats.mannwhitneyu(a, b).statistic / 8, "theirs is higher"),
+    (check.probability_of_improvement, lambda a, b: stats.mannwhitneyu(a, b).statistic, "m n"),
 ]
 
 
