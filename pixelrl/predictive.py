@@ -146,7 +146,7 @@ class PredictiveSGQN(LooksAhead, SGQN):
     def update(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One gradient step of everything in SAC, and one of the attribution loss. Returns metrics, detached."""
         if self.config.in_target == self.config.in_consistency == 0:
-            return super().update(batch)
+            return SGQN.update(self, batch)
         batch = batch.to(self.device)
         ahead = ahead_of(self, batch)  # from pictures that are not shifted, as the predictor knows them
         ahead = ahead._replace(obs=random_shift(ahead.obs.flatten(0, 1)).unflatten(0, ahead.log_prob.shape))

@@ -21,6 +21,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -232,12 +233,22 @@ def provenance(stored: list[Run]) -> str:
     minutes = [max(1, round(run.meta["seconds"] / 60)) for run in stored]
     shortest, longest = min(minutes), max(minutes)
     took = f"{shortest} to {longest} min" if shortest < longest else f"{longest} min"
-    commits = sorted({run.meta["commit"][:7] + "+" * run.meta["commit"].endswith("+") for run in stored})
     return (
         f"{count}; {first.config.steps:,} {first.config.unit}; "
-        f"{took} a run on {first.meta['hardware']['processor']}, "
-        f"torch {first.meta['versions']['torch']}, commit {' and '.join(commits)}; made by: {command(first)}"
+        f"{took} a run on {each(run.meta['hardware']['processor'] for run in stored)}, "
+        f"torch {each(run.meta['versions']['torch'] for run in stored)}, "
+        f"commit {each(short(run.meta['commit']) for run in stored)}; made by: {command(first)}"
     )
+
+
+def each(words: Iterable[str]) -> str:
+    """All different ones, in a row."""
+    return " and ".join(sorted(set(words)))
+
+
+def short(commit: str) -> str:
+    """Seven digits, and `+` where files differed from that commit."""
+    return commit[:7] + "+" * commit.endswith("+")
 
 
 def command(run: Run) -> str:

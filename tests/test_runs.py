@@ -131,6 +131,8 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
     assert "commit 0123456+" in line  # the plus sign says that files differed from the commit
     assert "python -m pixelrl train dqn-cartpole --preset quick --seed 0" in line
     films = replace(stored[0], config=presets.get("cdna", "cpu", steps=12_345))
+    elsewhere = replace(stored[1], meta={**stored[1].meta, "hardware": {**hardware, "processor": "Quipu"}})
+    assert "a run on Abacus 3000 and Quipu, torch 9.8.7, commit 0123456+;" in runs.provenance([elsewhere, stored[0]])
     alone = runs.provenance([films])
     assert alone.startswith("1 run, seed 0; 12,345 updates; 5 min a run on")
 
