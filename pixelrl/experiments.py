@@ -316,6 +316,8 @@ def seconds_before(config: RunConfig) -> float | None:
 def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
     """One row a method: seeds, hours a run, and in each mode the interquartile mean of the return with its interval.
 
+    A single run has no interval.
+
     Args:
         groups: runs by the name of their method.
         columns: mode and videos by name, see `stats.mode_means`.
@@ -324,8 +326,10 @@ def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> 
     for name, group in groups.items():
         hours = sum(run.meta["seconds"] for run in group) / len(group) / 3600
         row = {"method": name, "seeds": len(group), "hours": f"{hours:.1f}"}
-        row["train"] = str(stats.estimate(stats.final_means(group), stats.iqm))
-        for column, (mode, videos) in columns.items():
-            row[column] = str(stats.estimate(stats.mode_means(group, mode, videos), stats.iqm))
+        means = {"train": stats.final_means(group)}
+        means |= {column: stats.mode_means(group, *mode) for column, mode in columns.items()}
+        for column, values in means.items():
+            estimate = stats.estimate(values, stats.iqm)
+            row[column] = str(estimate) if len(group) > 1 else f"{estimate.value:.0f}"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -215,6 +215,8 @@ def test_the_table_has_a_row_for_each_method() -> None:
     ]
     table = experiments.table({"SAC": group}, {"easy": ("video_easy", "x")})
     assert table.loc[0].tolist() == ["SAC", 2, "1.0", "150 [100, 200]", "20 [20, 20]"]
+    alone = experiments.table({"SAC": group[:1]}, {"easy": ("video_easy", "x")})
+    assert alone.loc[0].tolist() == ["SAC", 1, "1.0", "100", "20"]
 
 
 def test_what_a_grid_takes_is_told_from_stored_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
