@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from pixelrl import presets
-from pixelrl.envs.modes import MODES
+from pixelrl.envs.modes import MODES, usual_videos
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -83,7 +83,7 @@ def add_modes(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--episodes", type=int, default=20, help="a mode")
     parser.add_argument(
-        "--videos", default="procedural", help="'procedural', or a folder with video_easy/ and video_hard/"
+        "--videos", default=usual_videos(), help="'procedural', or a folder with video_easy/ and video_hard/"
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.set_defaults(run=run_modes)
@@ -117,7 +117,7 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--per-gpu", type=int, default=1, help="trainings that share a GPU")
     parser.add_argument("--modes", nargs="*", choices=MODES, default=["train", "video_easy", "video_hard"])
     parser.add_argument("--episodes", type=int, default=20, help="a mode")
-    parser.add_argument("--videos", default="procedural", help="as of `modes`")
+    parser.add_argument("--videos", default=usual_videos(), help="as of `modes`")
     parser.set_defaults(run=run_experiment)
 
 

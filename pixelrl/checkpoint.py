@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,22 @@ def file_sum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """List the sums of these files of a folder, in the format of `sha256sum`."""
+def write_sums(folder: Path, names: Iterable[str], coming: Mapping[str, Path] | None = None) -> None:
+    """List the sums of these files of a folder, in the format of `sha256sum`, when they are on the disk itself.
+
+    Args:
+        folder: where the list goes.
+        names: of files in it.
+        coming: by name, files that are about to take the place of others, so that until then the sums of both will do.
+    """
+    listed = [*((name, folder / name) for name in names), *(coming or {}).items()]
+    for _, file in listed:
+        flush(file)
     partial = folder / f".{SUMS}"
-    partial.write_text("".join(f"{file_sum(folder / name)}  {name}\n" for name in names))
+    partial.write_text("".join(f"{file_sum(file)}  {name}\n" for name, file in listed))
+    flush(partial)
     partial.replace(folder / SUMS)
+    flush(folder)
 
 
 def check_sums(folder: Path, names: Iterable[str]) -> None:
@@ -94,11 +105,11 @@ def check_sums(folder: Path, names: Iterable[str]) -> None:
     if not (folder / SUMS).is_file():
         raise DamagedError(f"{folder} has no {SUMS}: it is no finished run or checkpoint, or was damaged.")
     lines = (folder / SUMS).read_text(errors="replace").splitlines()
-    expected = {name: digits for digits, _, name in (line.partition("  ") for line in lines)}
+    expected = {(name, digits) for digits, _, name in (line.partition("  ") for line in lines)}
     for name in names:
         if not (folder / name).is_file():
             raise DamagedError(f"{folder}: {name} is missing. Copy the folder again from where it was whole.")
-        if file_sum(folder / name) != expected.get(name):
+        if (name, file_sum(folder / name)) not in expected:
             raise DamagedError(f"{folder / name} is damaged: its checksum is not the one in {SUMS}.")
 
 
@@ -112,8 +123,6 @@ def write(path: Path, state: dict[str, Any]) -> None:
     save_file(tensors, partial / TENSORS)
     (partial / REST).write_text(json.dumps(tree))
     write_sums(partial, (TENSORS, REST))
-    for file in [*partial.iterdir(), partial]:
-        flush(file)
     partial.rename(path)
     flush(path.parent)
 
@@ -171,9 +180,12 @@ def found(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The newest whole checkpoint of a training's folder; damaged ones are named in a warning. None where none is."""
-    for path in found(folder):
+    paths = found(folder)
+    for path in paths:
         try:
             return read(path)
         except DamagedError as error:
-            warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+            last = path == paths[-1]
+            then = "There is none before it: the training begins anew." if last else "The checkpoint before it is used."
+            warnings.warn(f"{error} {then}", stacklevel=2)
     return None

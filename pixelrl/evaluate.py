@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pixelrl import envs
-from pixelrl.envs.modes import MODES
+from pixelrl.envs.modes import MODES, usual_videos
 from pixelrl.presets import TrainConfig
 from pixelrl.runs import Run
 
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def evaluate_modes(
-    agent: object, config: TrainConfig, episodes: int = 20, videos: str = "procedural", modes: tuple[str, ...] = MODES
+    agent: object, config: TrainConfig, episodes: int = 20, videos: str | None = None, modes: tuple[str, ...] = MODES
 ) -> pd.DataFrame:
     """Greedy episodes in every mode, on the same seeds; the i-th episode of a mode shows its i-th video or colours.
 
@@ -79,13 +79,13 @@ def evaluate_modes(
         agent: trained with `config`.
         config: whose environment is changed to each mode.
         episodes: a mode.
-        videos: `procedural`, or a folder with `video_easy/` and `video_hard/`.
+        videos: `procedural`, or a folder with `video_easy/` and `video_hard/`; by default `envs.modes.usual_videos`.
         modes: which; all five by default.
 
     Returns:
         One row an episode: mode, videos (`procedural` or the folder's name; empty without any), episode, return.
     """
-    rows = []
+    videos, rows = videos or usual_videos(), []
     for mode in modes:
         kwargs = {**config.env_kwargs, "mode": mode, "videos": videos}
         returns = evaluate(

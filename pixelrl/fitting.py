@@ -32,8 +32,7 @@ class Fitting:
         self.rows: list[dict[str, float]] = []
         self.losses: list[torch.Tensor] = []  # since the last row
         self.findings: dict[str, Any] = {}  # for the run, beside the curve
-        self.watch = runs.Stopwatch()
-        self.surroundings = runs.surroundings()
+        self.journal = runs.Journal()
 
     ready = True  # for a checkpoint: after any update
 
@@ -63,7 +62,7 @@ class Fitting:
         """Add a row to the curve: the mean loss since the last one, and the scores."""
         row = {
             "step": self.step,
-            "seconds": round(self.watch.seconds, 2),
+            "seconds": round(self.journal.seconds, 2),
             "loss": float(torch.stack(self.losses).mean()),
         }
         self.rows.append(row | self.scores())
@@ -78,7 +77,7 @@ class Fitting:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **random_states(),
-            "seconds": self.watch.seconds,
+            "journal": self.journal.state_dict(),
             "step": self.step,
             "rows": self.rows,
             "losses": self.losses,
@@ -89,7 +88,7 @@ class Fitting:
         for name in ("model", "optimizer"):
             restore(getattr(self, name), state[name])
         set_random_states(state)
-        self.watch = runs.Stopwatch(state["seconds"])
+        self.journal = runs.Journal(state["journal"])
         self.step, self.rows = state["step"], state["rows"]
         self.losses = [loss.to(self.device) for loss in state["losses"]]
 
@@ -98,6 +97,6 @@ class Fitting:
         return runs.Run(
             config=self.config,
             curve=pd.DataFrame(self.rows),
-            meta={**self.findings, "seconds": round(self.watch.seconds, 1), **self.surroundings},
+            meta={**self.findings, **self.journal.meta()},
             policy=runs.kept(self.model.state_dict()),
         )

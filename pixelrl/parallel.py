@@ -36,8 +36,7 @@ class ParallelTraining:
         self.rows: list[dict[str, float]] = []
         self.begin_row()
         self.final_returns: np.ndarray | None = None
-        self.watch = runs.Stopwatch()
-        self.surroundings = runs.surroundings()
+        self.journal = runs.Journal()
 
     def make_env(self) -> gym.Env:
         """A fresh environment, for training or evaluation."""
@@ -107,7 +106,7 @@ class ParallelTraining:
     def add_row(self) -> None:
         """Evaluate, and add a row to the curve, with the means of everything since the last one."""
         returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
-        row = {"step": self.step, "seconds": round(self.watch.seconds, 2)}
+        row = {"step": self.step, "seconds": round(self.journal.seconds, 2)}
         row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
         row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
         row |= {name: float(np.mean([each[name] for each in self.metrics])) for name in self.metrics[0]}
@@ -119,7 +118,7 @@ class ParallelTraining:
         return {
             "agent": self.agent.state_dict(),
             **random_states(),
-            "seconds": self.watch.seconds,
+            "journal": self.journal.state_dict(),
             "step": self.step,
             "rows": self.rows,
         }
@@ -128,7 +127,7 @@ class ParallelTraining:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["agent"])
         set_random_states(state)
-        self.watch = runs.Stopwatch(state["seconds"])
+        self.journal = runs.Journal(state["journal"])
         self.step, self.rows = state["step"], state["rows"]
 
     def finish(self) -> None:

@@ -14,7 +14,6 @@ The runs that the book shows lie in the repository's `runs/`, one folder a seed:
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
@@ -46,7 +45,7 @@ class Run:
     curve: pd.DataFrame
     """One row an evaluation: step, seconds, return, ..."""
     meta: dict[str, Any]
-    """Seconds, versions, hardware, commit; `final_returns` of an agent, `forecast` of a predictor."""
+    """What `Journal.meta` says; `final_returns` of an agent, `forecast` of a predictor."""
     policy: dict[str, torch.Tensor]
     """The parameters that acting, or predicting, needs."""
     modes: pd.DataFrame | None = None
@@ -77,11 +76,7 @@ def agent_run(training: Any) -> Run:
     return Run(
         config=training.config,
         curve=pd.DataFrame(training.rows),
-        meta={
-            "final_returns": training.final_returns.tolist(),
-            "seconds": round(training.watch.seconds, 1),
-            **training.surroundings,
-        },
+        meta={"final_returns": training.final_returns.tolist(), **training.journal.meta()},
         policy=kept(training.agent.policy()),
     )
 
@@ -94,11 +89,14 @@ def kept(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save(folder: Path, run: Run) -> None:
     """Write a finished run; its checksums come last, so that a folder that has them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODES).unlink(missing_ok=True)
     presets.save(folder / "config.json", run.config)
     run.curve.to_csv(folder / "curve.csv", index=False)
     (folder / "meta.json").write_text(json.dumps(run.meta, indent=1) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in run.policy.items()}, folder / "policy.safetensors")
     checkpoint.write_sums(folder, FILES)
+    if run.modes is not None:
+        write_modes(folder, run.modes)
 
 
 def read(folder: Path) -> Run:
@@ -110,10 +108,10 @@ def read(folder: Path) -> Run:
     checkpoint.check_sums(folder, files(folder))
     return Run(
         config=presets.load(folder / "config.json"),
-        curve=read_curve(folder / "curve.csv"),
+        curve=read_table(folder / "curve.csv"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
-        modes=pd.read_csv(folder / MODES, keep_default_na=False) if (folder / MODES).is_file() else None,
+        modes=read_table(folder / MODES, keep_default_na=False) if (folder / MODES).is_file() else None,
     )
 
 
@@ -129,21 +127,21 @@ def add_modes(folder: Path, table: pd.DataFrame) -> None:
         key = ["mode", "videos"]
         again = run.modes.set_index(key).index.isin(table.set_index(key).index)
         table = pd.concat([run.modes[~again], table], ignore_index=True)
-    table.to_csv(folder / f".{MODES}", index=False)
-    (folder / f".{MODES}").replace(folder / MODES)
+    write_modes(folder, table)
+
+
+def write_modes(folder: Path, table: pd.DataFrame) -> None:
+    """Put a table in the place of what a run has; it is a whole run before, afterwards, and at any moment between."""
+    partial = folder / f".{MODES}"
+    table.to_csv(partial, index=False)
+    checkpoint.write_sums(folder, files(folder), {MODES: partial})
+    partial.replace(folder / MODES)
     checkpoint.write_sums(folder, files(folder))
 
 
-def read_curve(path: Path) -> pd.DataFrame:
-    """A curve as it was written, to the last digit, which pandas' own reader does not promise in every version."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return pd.DataFrame([{name: number(text) for name, text in row.items()} for row in rows])
-
-
-def number(text: str) -> float:
-    """A whole number, a decimal one, or, of an empty field, not a number."""
-    return int(text) if text.isdigit() else float(text or "nan")
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a table as it was written, to the last digit, which pandas does not do unless it is asked."""
+    return pd.read_csv(path, float_precision="round_trip", **options)
 
 
 def is_finished(folder: Path) -> bool:
@@ -208,21 +206,35 @@ def trained(name: str, preset: str) -> Run:
     """
     try:
         return load(name)[0]
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         folder = folder_for(presets.get(name, preset))
         if not is_finished(folder):
-            raise
+            how = f"python -m pixelrl train {name} --preset {preset}"
+            raise FileNotFoundError(f"{error} Nor is it trained in {folder}; this trains it: {how}") from error
         return read(folder)
 
 
 def store(source: Path, folder: Path | None = None) -> Path:
-    """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now."""
+    """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now.
+
+    Raises:
+        ValueError: a run of another preset is stored there.
+    """
     run = read(source)
     target = (folder or library()) / name_of(run.config) / f"seed-{run.config.seed}"
-    target.mkdir(parents=True, exist_ok=True)
+    if (target / "config.json").is_file() and (
+        other := presets.load(target / "config.json").preset
+    ) != run.config.preset:
+        raise ValueError(
+            f"{target} holds a run of preset {other}, this one is {run.config.preset}; remove that one first."
+        )
+    fresh = target.with_name(f".{target.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     for name in (*files(source), checkpoint.SUMS):
-        shutil.copy2(source / name, target / name)
-    return target
+        shutil.copy2(source / name, fresh / name)
+    shutil.rmtree(target, ignore_errors=True)
+    return fresh.rename(target)
 
 
 def provenance(stored: list[Run]) -> str:
@@ -233,11 +245,12 @@ def provenance(stored: list[Run]) -> str:
     minutes = [max(1, round(run.meta["seconds"] / 60)) for run in stored]
     shortest, longest = min(minutes), max(minutes)
     took = f"{shortest} to {longest} min" if shortest < longest else f"{longest} min"
+    places = [place for run in stored for place in (run.meta, *run.meta.get("earlier", []))]
     return (
         f"{count}; {first.config.steps:,} {first.config.unit}; "
-        f"{took} a run on {each(run.meta['hardware']['processor'] for run in stored)}, "
-        f"torch {each(run.meta['versions']['torch'] for run in stored)}, "
-        f"commit {each(short(run.meta['commit']) for run in stored)}; made by: {command(first)}"
+        f"{took} a run on {each(place['hardware']['processor'] for place in places)}, "
+        f"torch {each(place['versions']['torch'] for place in places)}, "
+        f"commit {each(short(place['commit']) for place in places)}; made by: {command(first)}"
     )
 
 
@@ -257,26 +270,47 @@ def command(run: Run) -> str:
     preset = presets.get(config.method, config.preset, seed=config.seed)
     words = ["python -m pixelrl train", config.method, "--preset", config.preset, "--seed", str(config.seed)]
     for name, value in vars(config).items():
-        if value != getattr(preset, name):
-            parts = [part for item in value.items() for part in item] if isinstance(value, dict) else [value]
-            parts = parts[0] if isinstance(parts[0], tuple) else parts
-            words += [f"--{name.replace('_', '-')}", *map(str, parts)]
+        usual, option = getattr(preset, name), f"--{name.replace('_', '-')}"
+        if isinstance(value, dict):
+            for key in value:
+                if value[key] != usual.get(key):
+                    words += [f"{option}.{key}", *listed(value[key])]
+        elif value != usual:
+            words += [option, *listed(value)]
     return " ".join(words)
 
 
-class Stopwatch:
-    """Wall time of a training, that before an interruption included.
+def listed(value: Any) -> list[str]:
+    """A value as a command line has it: a tuple word by word."""
+    return [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+
+
+class Journal:
+    """How long a training takes, and where it is made, over all its interruptions.
 
     Args:
-        before: seconds already spent.
+        before: what a checkpoint kept of it.
     """
 
-    def __init__(self, before: float = 0.0) -> None:
-        self.before, self.started = before, time.perf_counter()
+    def __init__(self, before: dict[str, Any] | None = None) -> None:
+        self.before, self.started = before["seconds"] if before else 0.0, time.perf_counter()
+        self.places = before["places"] if before else []
+        if (here := surroundings()) not in self.places[-1:]:  # taken now: the files may change while it runs
+            self.places = [*self.places, here]
 
     @property
     def seconds(self) -> float:
+        """Wall time until now."""
         return self.before + time.perf_counter() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"seconds": self.seconds, "places": self.places}
+
+    def meta(self) -> dict[str, Any]:
+        """For a finished run: seconds; versions, hardware and commit at its end; and `earlier` ones that differ."""
+        *earlier, last = self.places
+        return {"seconds": round(self.seconds, 1), **last, **({"earlier": earlier} if earlier else {})}
 
 
 def surroundings() -> dict[str, Any]:

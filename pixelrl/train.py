@@ -122,6 +122,7 @@ class Training:
         self.config = config
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)
+        getattr(self.agent, "predictor", None)  # if it asks for a network that is nowhere, it says so now
         self.replay = build_replay(config, self.env, self.agent.device)
         if self.agent.device.type == "cuda" and not asks_simulator(config):
             self.agent.update = RecordedUpdate(self.agent.update, self.agent.device)
@@ -133,8 +134,7 @@ class Training:
         self.updates = 0  # since the last row
         self.final_returns: np.ndarray | None = None
         self.loop: Iterator[Step] | None = None  # begun with the first step, after a checkpoint is loaded
-        self.watch = runs.Stopwatch()
-        self.surroundings = runs.surroundings()  # taken now: the files may change while it runs
+        self.journal = runs.Journal()
 
     @property
     def finished(self) -> bool:
@@ -167,7 +167,7 @@ class Training:
     def add_row(self) -> None:
         """Evaluate, and add a row to the curve, with the means of everything since the last one."""
         returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
-        row = {"step": self.step, "episode": self.episode, "seconds": round(self.watch.seconds, 2)}
+        row = {"step": self.step, "episode": self.episode, "seconds": round(self.journal.seconds, 2)}
         row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
         row |= self.returns_in_modes()
         row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
@@ -180,7 +180,7 @@ class Training:
     def returns_in_modes(self) -> dict[str, float]:
         """Mean return in each of `eval_modes`, such as `return_video_hard`."""
         c = self.config
-        table = evaluate_modes(self.agent, c, c.eval_episodes, modes=c.eval_modes)
+        table = evaluate_modes(self.agent, c, c.eval_episodes, "procedural", c.eval_modes)
         return {f"return_{mode}": float(table.loc[table["mode"] == mode, "return"].mean()) for mode in c.eval_modes}
 
     def judge(self) -> None:
@@ -193,7 +193,7 @@ class Training:
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
             **random_states(),
-            "seconds": self.watch.seconds,
+            "journal": self.journal.state_dict(),
             **{name: getattr(self, name) for name in self.COUNTS},
         }
 
@@ -204,7 +204,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         set_random_states(state)
-        self.watch = runs.Stopwatch(state["seconds"])
+        self.journal = runs.Journal(state["journal"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
 
@@ -244,12 +244,14 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
         The finished run.
 
     Raises:
-        ValueError: the folder holds a training with another config.
+        ValueError: the folder holds a training with another config, or TensorBoard has none to write to.
         RuntimeError: another process trains in the folder.
     """
+    if tensorboard and folder is None:
+        raise ValueError("TensorBoard needs a folder to write to: train(config, folder, tensorboard=True).")
     if folder is None:
         training = begin(config)
-        learn(training, tensorboard=tensorboard)
+        learn(training)
         return training.result()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -335,10 +337,8 @@ def learn(training: Any, folder: Path | None = None, tensorboard: bool = False) 
         board.close()
 
 
-def open_board(folder: Path | None, step: int) -> Any:
+def open_board(folder: Path, step: int) -> Any:
     """A TensorBoard writer into a training's folder; what an interrupted training wrote after `step` is hidden."""
-    if folder is None:
-        raise ValueError("TensorBoard needs a folder to write to: train(config, folder, tensorboard=True).")
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

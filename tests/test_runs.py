@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from pixelrl import checkpoint, envs, presets, runs, stats
+from pixelrl import train as training
+from pixelrl.__main__ import main
 from pixelrl.agents import build_agent
 
 FILES = ["SHA256SUMS", "config.json", "curve.csv", "meta.json", "policy.safetensors"]
@@ -131,6 +133,9 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
     assert "commit 0123456+" in line  # the plus sign says that files differed from the commit
     assert "python -m pixelrl train dqn-cartpole --preset quick --seed 0" in line
     films = replace(stored[0], config=presets.get("cdna", "cpu", steps=12_345))
+    earlier = [{"hardware": {"processor": "Loom"}, "versions": {"torch": "1.2.3"}, "commit": "fedcba9876"}]
+    moved = runs.provenance([replace(stored[0], meta={**stored[0].meta, "earlier": earlier})])
+    assert "a run on Abacus 3000 and Loom, torch 1.2.3 and 9.8.7, commit 0123456+ and fedcba9;" in moved
     elsewhere = replace(stored[1], meta={**stored[1].meta, "hardware": {**hardware, "processor": "Quipu"}})
     assert "a run on Abacus 3000 and Quipu, torch 9.8.7, commit 0123456+;" in runs.provenance([elsewhere, stored[0]])
     alone = runs.provenance([films])
@@ -174,6 +179,26 @@ def test_the_command_names_what_differs_from_the_preset() -> None:
     assert words == "python -m pixelrl train dqn-cartpole --preset quick --seed 3 --steps 200 --hidden 16 8"
 
 
+def test_the_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scene = {"task": "walker-walk", "size": (40, 56)}
+    config = presets.get("sgqn", "cpu", seed=3, eval_modes=(), consistency=0.25, env_kwargs=scene)
+    understood = []
+    monkeypatch.setattr(training, "train", lambda config, *rest: understood.append(config) or finished()[0])
+    monkeypatch.chdir(tmp_path)
+    main(runs.command(runs.Run(config, pd.DataFrame(), {}, {})).split()[3:])
+    assert understood == [config]
+
+
+def test_a_training_that_moved_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"commit": "a"}
+    monkeypatch.setattr(runs, "surroundings", lambda: dict(here))
+    journal = runs.Journal(runs.Journal().state_dict())
+    assert journal.meta() == {"seconds": pytest.approx(0, abs=1), "commit": "a"}  # interrupted, but in one place
+    here["commit"] = "b"
+    journal = runs.Journal({"seconds": 100.0, "places": journal.places})
+    assert journal.meta() == {"seconds": pytest.approx(100, abs=1), "commit": "b", "earlier": [{"commit": "a"}]}
+
+
 def modes_table(mode: str, videos: str, *returns: float) -> pd.DataFrame:
     rows = [(mode, videos, i, value) for i, value in enumerate(returns)]
     return pd.DataFrame(rows, columns=["mode", "videos", "episode", "return"])
@@ -194,3 +219,45 @@ def test_returns_in_modes_are_added_replaced_checked_and_stored(tmp_path: Path) 
         file.write("train,,9,1000.0\n")
     with pytest.raises(checkpoint.DamagedError, match=r"modes\.csv is damaged"):
         runs.read(folder)
+
+
+def test_a_death_while_modes_are_added_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Death(BaseException):
+        """Stands for the process being killed."""
+
+    replace_file = Path.replace
+    for moment in range(4):
+        folder = tmp_path / str(moment)
+        runs.save(folder, replace(finished()[0], modes=modes_table("train", "", 1.0)))
+        left = [moment]
+
+        def dying(path: Path, target: Path, left: list[int] = left) -> Path:
+            if left[0] == 0:
+                raise Death
+            left[0] -= 1
+            return replace_file(path, target)
+
+        monkeypatch.setattr(Path, "replace", dying)
+        if moment < 3:  # the sums of both, the table, the sums
+            with pytest.raises(Death):
+                runs.add_modes(folder, modes_table("train", "", 5.0))
+        else:
+            runs.add_modes(folder, modes_table("train", "", 5.0))
+        monkeypatch.setattr(Path, "replace", replace_file)
+        assert runs.read(folder).modes["return"].tolist() == [1.0 if moment < 2 else 5.0]
+        runs.add_modes(folder, modes_table("train", "", 9.0))  # and life goes on
+        assert runs.read(folder).modes["return"].tolist() == [9.0]
+        assert len((folder / "SHA256SUMS").read_text().splitlines()) == 5
+
+
+def test_storing_again_leaves_nothing_of_the_old_run_and_no_other_preset_in_its_place(tmp_path: Path) -> None:
+    run = finished()[0]
+    runs.save(tmp_path / "a", replace(run, modes=modes_table("train", "", 1.0)))
+    stored = runs.store(tmp_path / "a", tmp_path / "library")
+    assert runs.read(stored).modes["return"].tolist() == [1.0]
+    runs.save(tmp_path / "a", run)
+    assert runs.read(runs.store(tmp_path / "a", tmp_path / "library")).modes is None
+    runs.save(tmp_path / "b", replace(run, config=replace(run.config, preset="cpu")))
+    with pytest.raises(ValueError, match="holds a run of preset quick, this one is cpu; remove that one first"):
+        runs.store(tmp_path / "b", tmp_path / "library")
+    assert [path.name for path in stored.parent.iterdir()] == ["seed-0"]

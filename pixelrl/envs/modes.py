@@ -126,13 +126,17 @@ def open_videos(source: str, mode: str) -> Videos:
     return Procedural() if source == "procedural" else Folder(Path(source) / mode)
 
 
+def usual_videos() -> str:
+    """The folder that the variable `PIXELRL_VIDEOS` names, else `procedural`."""
+    return os.environ.get("PIXELRL_VIDEOS") or "procedural"
+
+
 def make_scenery(mode: str, videos: str | None = None) -> Scenery:
     """The scenery of a mode.
 
     Args:
         mode: one of `MODES`.
-        videos: `procedural`, or a folder in the benchmark's layout; by default what the variable
-            `PIXELRL_VIDEOS` names, else `procedural`. Only the video modes ask.
+        videos: `procedural`, or a folder in the benchmark's layout; by default `usual_videos`. Of the video modes.
     """
     if mode not in MODES:
         raise ValueError(f"there is no mode {mode!r}; there are {', '.join(MODES)}.")
@@ -140,5 +144,4 @@ def make_scenery(mode: str, videos: str | None = None) -> Scenery:
         return Plain()
     if mode in SPREAD:
         return Colours(SPREAD[mode])
-    videos = videos or os.environ.get("PIXELRL_VIDEOS") or "procedural"
-    return Background(open_videos(videos, mode), REPLACED[mode])
+    return Background(open_videos(videos or usual_videos(), mode), REPLACED[mode])
