@@ -43,15 +43,21 @@ class Modes(NamedTuple):
     """`procedural`, or a folder."""
 
     def check(self) -> None:
-        """Complain of modes and videos that are not there, now and not when the first agent is trained."""
+        """Complain of what is not there, now and not when the first agent is trained."""
+        presets.check_count("episodes", self.episodes)
         for name in self.names:
             make_scenery(name, self.videos)
 
     def left(self, config: RunConfig, run: Run) -> tuple[str, ...]:
         """Those in which a run was not played as often; none for what does not act in a scene that can be changed."""
-        if not isinstance(config, TrainConfig) or presets.scene(config.env) != "ControlPixels":
+        if not changes_scene(config):
             return ()
         return tuple(name for name in self.names if episodes_played(run, name, self.videos) < self.episodes)
+
+
+def changes_scene(config: RunConfig) -> bool:
+    """Whether its agent acts in a scene that the generalisation modes change."""
+    return isinstance(config, TrainConfig) and presets.scene(config.env) == "ControlPixels"
 
 
 def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], preset: str) -> list[RunConfig]:
@@ -90,9 +96,13 @@ def play_modes(folder: Path, modes: Modes) -> pd.DataFrame:
 
     Raises:
         DamagedError: no finished training is there, or a file of it was changed.
+        ValueError: no mode changes the scene of this agent, there is no such mode, or no episode is to be played.
         RuntimeError: another process works in the folder.
     """
     run = runs.read(folder)
+    if not changes_scene(run.config):
+        raise ValueError(f"{folder}: the scene of {run.config.method} is one that no mode changes.")
+    modes.check()
     with alone_in(folder):
         table = evaluate_modes(run.agent(run.config.device), run.config, modes.episodes, modes.videos, modes.names)
         runs.add_modes(folder, table)
@@ -134,6 +144,7 @@ class Crew:
         for gpu in gpus:
             self.places.put(gpu)
         self.processes: set[BaseProcess] = set()
+        self.starting = threading.Lock()  # so that none is started behind the back of `stop`
 
     def train(self, config: RunConfig) -> str:
         """One training, in a place that is free. Returns what went wrong, or nothing."""
@@ -154,8 +165,11 @@ class Crew:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe(duplex=False)
         process = spawn.Process(target=work_and_tell, args=(config, self.modes, gpu, theirs))
-        process.start()
-        self.processes.add(process)
+        with self.starting:
+            if self.stopping.is_set():
+                return "stopped"
+            process.start()
+            self.processes.add(process)
         theirs.close()
         try:
             return ours.recv()
@@ -167,9 +181,10 @@ class Crew:
 
     def stop(self) -> None:
         """End all that runs; checkpoints are whole, and nothing is tried again."""
-        self.stopping.set()
-        for process in list(self.processes):
-            process.terminate()
+        with self.starting:
+            self.stopping.set()
+            for process in list(self.processes):
+                process.terminate()
 
 
 class Progress:
@@ -219,7 +234,9 @@ def run_on_cluster(configs: list[RunConfig], modes: Modes, per_gpu: int, progres
     import ray
 
     passed = {name: value for name, value in os.environ.items() if name.startswith(("PIXELRL_", "MUJOCO_"))}
-    passed["PIXELRL_TRAININGS"] = str(runs.trainings().absolute())
+    passed["PIXELRL_TRAININGS"] = str(runs.trainings().absolute())  # the machines work in folders of their own
+    passed["PIXELRL_RUNS"] = str(runs.library().absolute())
+    modes = modes._replace(videos=modes.videos if modes.videos == "procedural" else str(Path(modes.videos).absolute()))
     ray.init(runtime_env={"env_vars": passed})
     try:
         gpu = 1 / per_gpu if ray.cluster_resources().get("GPU") else 0
@@ -257,7 +274,7 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
     left = [config for config in configs if not done_with(config, modes)]
     if left:
         modes.check()
-    gpus = [str(gpu) for gpu in range(torch.cuda.device_count())] * per_gpu or [""] * workers
+    gpus = visible_gpus() * per_gpu or [""] * workers
     print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{needed(left, len(gpus))}")
     first = missing_predictors(left)
     then = [config for config in left if config not in first]
@@ -268,6 +285,12 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
         else:
             run_here(stage, modes, gpus, progress)
     return not progress.problems
+
+
+def visible_gpus() -> list[str]:
+    """By the names with which a process is shown one alone; `CUDA_VISIBLE_DEVICES` may allow some of them only."""
+    count, allowed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return allowed.split(",")[:count] if allowed else [str(gpu) for gpu in range(count)]
 
 
 def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
@@ -285,12 +308,15 @@ def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
 
 
 def done_with(config: RunConfig, modes: Modes) -> bool:
-    """Whether a training is finished and played in all modes; what is damaged is not."""
+    """Whether a training, this one, is finished and played in all modes; what is damaged is not."""
     folder = runs.folder_for(config)
+    if not runs.is_finished(folder):
+        return False
     try:
-        return runs.is_finished(folder) and not modes.left(config, runs.read(folder))
+        run = runs.read(folder)
     except DamagedError:
         return False
+    return not presets.differences(run.config, config) and not modes.left(config, run)
 
 
 def needed(configs: list[RunConfig], workers: int) -> str:
@@ -308,7 +334,7 @@ def seconds_before(config: RunConfig) -> float | None:
     """What a stored run of the same method and preset took, on average; None where there is none."""
     try:
         stored = [run for run in runs.load(config.method) if run.config.preset == config.preset]
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedError):
         return None
     return sum(run.meta["seconds"] for run in stored) / len(stored) if stored else None
 

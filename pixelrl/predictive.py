@@ -8,14 +8,13 @@ asks for the same values of all these states when only their salient pixels are 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
-import gymnasium as gym
 import torch
 
 from pixelrl.augment import random_shift
 from pixelrl.foresight import Predictor, build_predictor
-from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC, Learned, critic_loss, shifted, squashed_sample
 from pixelrl.sgqn import SGQN, whole_and_masked
@@ -106,20 +105,12 @@ def predictive_objective(agent: SGQN, batch: Batch, ahead: Ahead) -> tuple[Learn
 
 
 class LooksAhead:
-    """Beside an agent's class: what it foresees with.
+    """Beside an agent's class: what it foresees with."""
 
-    Args: as `pixelrl.sac.SAC`.
-    """
-
-    def __init__(
-        self,
-        config: PredictiveSACConfig | PredictiveSGQNConfig,
-        obs_space: gym.spaces.Box,
-        action_space: gym.spaces.Space,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(config, obs_space, action_space, device)
-        self.predictor = build_predictor(config, self.device)
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Made when it is first asked for, not to act."""
+        return build_predictor(self.config, self.device)
 
 
 class PredictiveSAC(LooksAhead, SAC):

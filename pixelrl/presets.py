@@ -729,7 +729,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
     "dyna-cartpole": SHORT_SIZES,
     "dyna-cartpole-replayed": SHORT_SIZES,
     "cdna": FILM_SIZES,
-    "cdna-48": FILM_SIZES,
+    "cdna-48": {**FILM_SIZES, "quick": {**FILM_SIZES["quick"], "env_kwargs": {}}},  # as agents see the world
     "cdna-84": {**FILM_SIZES, "default": {**FILM_SIZES["default"], "env_kwargs": {}}},
     "MinAtar": BOARD_SIZES,
     "a2c-partly": {**BOARD_SIZES, "cpu": {"steps": 256_000, "eval_every": 51_200}},
@@ -768,7 +768,7 @@ def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     Args:
         method: one of `METHODS`.
         preset: one of `PRESETS`; by default what the variable `PIXELRL_PRESET` names, else `default`.
-        changes: fields that differ from the preset, `seed` among them.
+        changes: fields that differ from the preset, `seed` among them; of `env_kwargs`, those entries that differ.
 
     Raises:
         ValueError: no such method, preset or field.
@@ -783,5 +783,5 @@ def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
     size = SIZES.get(method, SIZES.get(scene(config.env)))[preset]
-    env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {})}
+    env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {}), **changes.pop("env_kwargs", {})}
     return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})

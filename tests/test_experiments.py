@@ -73,6 +73,29 @@ def test_a_damaged_run_is_one_problem_of_many(capfd: pytest.CaptureFixture) -> N
     assert runs.is_finished(runs.folder_for(good))
 
 
+def test_a_run_with_other_numbers_is_not_the_one_that_is_asked_for(capfd: pytest.CaptureFixture) -> None:
+    config = presets.get("dqn-cartpole", "quick", device="cpu")
+    train(replace(config, steps=150), runs.folder_for(config))
+    assert not experiments.run_all([config], NO_MODES)
+    assert "holds another training (steps: 150 -> 300)" in capfd.readouterr().out
+
+
+def test_only_gpus_that_are_allowed_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments.torch.cuda, "device_count", lambda: 2)
+    for allowed, names in (("2,5", ["2", "5"]), ("MIG-1a,MIG-2b", ["MIG-1a", "MIG-2b"]), ("", ["0", "1"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        assert experiments.visible_gpus() == names
+
+
+def test_modes_that_change_nothing_are_refused() -> None:
+    config = presets.get("dqn-cartpole", "quick", device="cpu")
+    experiments.work(config, NO_MODES)
+    with pytest.raises(ValueError, match="the scene of dqn-cartpole is one that no mode changes"):
+        experiments.play_modes(runs.folder_for(config), experiments.Modes(("train",), 1, "procedural"))
+    with pytest.raises(ValueError, match="episodes is 0"):
+        experiments.Modes(("train",), 0, "procedural").check()
+
+
 def test_agents_are_played_in_the_modes_that_are_missing() -> None:
     config = presets.get("sac", "quick", device="cpu")
     experiments.work(config, experiments.Modes(("train",), 1, "procedural"))
@@ -144,8 +167,7 @@ def test_a_predictor_that_is_nowhere_is_trained_first(
             (library / path.name).symlink_to(path)
     monkeypatch.setenv("PIXELRL_RUNS", str(library))
     films = presets.get("cdna-48", "quick")
-    scene = {"task": "cartpole-swingup", **films.env_kwargs}
-    agents = [presets.get(name, "quick", env_kwargs=scene) for name in ("predictive-sac", "predictive-sgqn-copy")]
+    agents = [presets.get(name, "quick") for name in ("predictive-sac", "predictive-sgqn-copy")]
     assert experiments.missing_predictors(agents[1:]) == []
     assert experiments.missing_predictors(agents) == [films]
     assert experiments.run_all([*agents, films], NO_MODES)
@@ -227,6 +249,8 @@ def test_what_a_grid_takes_is_told_from_stored_runs(monkeypatch: pytest.MonkeyPa
     run.meta["seconds"] = 7200.0
     runs.save(tmp_path / "library" / "dqn-cartpole" / "seed-0", run)
     assert "about 3.0 h, 2 at a time" in experiments.needed([replace(config, seed=i) for i in range(3)], 2)
+    (tmp_path / "library" / "dqn-cartpole" / "seed-0" / "curve.csv").write_text("step\n")
+    assert experiments.needed([config], 1) == ""
 
 
 def test_ray_trains_the_same_grid(monkeypatch: pytest.MonkeyPatch, trainings: Path) -> None:

@@ -372,7 +372,7 @@ def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A predictor that has learned nothing, for frames of 32 × 32, under the name of the one that agents take."""
     monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
-    film = presets.get("cdna-48", "quick")
+    film = presets.get("cdna-48", "quick", env_kwargs={"size": (32, 32)})
     run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 1).state_dict())
     runs.save(tmp_path / "library" / "cdna-48" / "seed-0", run)
 
@@ -401,7 +401,7 @@ def test_agents_of_different_seeds_draw_different_numbers() -> None:
     for seed in (1, 2):
         config = PredictiveSGQNConfig(**{**vars(plain), "seed": seed})
         env = envs.make(config.env, **config.env_kwargs)
-        build_agent(config, env)
+        assert build_agent(config, env).predictor
         drawn.append(torch.rand(1))
     assert drawn[0] != drawn[1]
 
@@ -422,7 +422,11 @@ def test_a_network_for_other_frames_is_refused(kwargs: dict, complaint: str) -> 
         build_predictor(config, torch.device("cpu"))
 
 
-def test_a_missing_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_missing_is_named_at_the_start_of_a_training_and_not_missed_to_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="cdna-48"):
-        small_agent(predictor="cdna")
+    monkeypatch.setenv("PIXELRL_TRAININGS", str(tmp_path))
+    assert small_agent(predictor="cdna").act(small_batch().obs.numpy(), explore=False).shape == (6, 2)
+    with pytest.raises(FileNotFoundError, match="no run 'cdna-48'.*python -m pixelrl train cdna-48 --preset quick"):
+        Training(presets.get("predictive-sgqn", "quick"))
