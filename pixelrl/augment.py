@@ -96,7 +96,7 @@ def colour_jitter(obs: torch.Tensor, strength: float = 0.4) -> torch.Tensor:
     brightness, contrast, saturation = 1 + strength * dice[:3]
     grey = torch.tensor([0.299, 0.587, 0.114], device=obs.device)
     luma = grey.expand(3, 3)  # each row makes grey of a colour
-    turned = luma + hue_rotation(torch.pi * strength * dice[3], grey) * saturation
+    turned = luma + hue_rotation(torch.pi * strength * dice[3]) * saturation
     matrix = brightness * contrast * turned  # (B, 3, 3)
     pictures = obs.reshape(b, c // 3, 3, h * w).float()
     mean = brightness[..., None] * (grey @ pictures).mean((1, 2)).reshape(b, 1, 1, 1)
@@ -104,10 +104,10 @@ def colour_jitter(obs: torch.Tensor, strength: float = 0.4) -> torch.Tensor:
     return out.clamp_(0, 255).to(torch.uint8).reshape(b, c, h, w)
 
 
-def hue_rotation(angle: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+def hue_rotation(angle: torch.Tensor) -> torch.Tensor:
     """Matrices (B, 3, 3) that turn colours about the grey axis by an angle (B, 1, 1), and take grey to 0."""
-    to_chroma = torch.tensor([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=grey.device)  # RGB -> I, Q
-    to_rgb = torch.tensor([[0.956, 0.621], [-0.272, -0.647], [-1.106, 1.703]], device=grey.device)
+    to_chroma = torch.tensor([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=angle.device)  # RGB -> I, Q
+    to_rgb = torch.tensor([[0.956, 0.621], [-0.272, -0.647], [-1.106, 1.703]], device=angle.device)
     cos, sin = torch.cos(angle), torch.sin(angle)
     turn = torch.cat([torch.cat([cos, -sin], 2), torch.cat([sin, cos], 2)], 1)  # (B, 2, 2)
     return to_rgb @ turn @ to_chroma

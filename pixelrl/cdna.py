@@ -98,11 +98,13 @@ class Prediction(NamedTuple):
 
 
 class CDNA(nn.Module):
-    """The network of the paper, at a width of one's choice, and with two changes.
+    """The network of the paper, at a width of one's choice, and with changes.
 
-    Every memory is told the action, not the smallest one alone. And what a memory says is normalised channel by channel
+    It is shown how a frame differs from a learned picture of the scenery and from the frame before, not the frame.
+    Every memory is told the action, not the smallest one alone. What a memory says is normalised channel by channel
     (Ulyanov et al. 2016): over all channels together, what is everywhere the same soon drowns the few pixels that move,
-    and the smallest memory hears of nothing. Only that one, which an action fills evenly, is normalised as a whole.
+    and the smallest memory hears of nothing; only that one, which an action fills evenly, is normalised as a whole.
+    Kernels come from two layers and a softmax, and copy at first. What is painted from scratch begins as the scenery.
 
     Args:
         size: (H, W) of a frame, multiples of 8.

@@ -119,7 +119,8 @@ class Dyna(DQN):
         for _ in range(self.config.branches):
             if self.config.further == "imagined":
                 self.learn_imagined(batch)
-            else:
+                continue
+            for _ in range(self.config.rollout):
                 super().update(batch)
         return {**metrics, "model_loss": loss.detach()}
 

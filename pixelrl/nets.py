@@ -170,7 +170,8 @@ def fastest_dtype(device: str) -> torch.dtype:
     """bfloat16 where the hardware computes in it, else float32: where it does not, bfloat16 is many times slower."""
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # not every version of torch can tell
+    return torch.bfloat16 if supported() else torch.float32
 
 
 def computing_in(dtype: torch.dtype, device: str) -> torch.autocast:

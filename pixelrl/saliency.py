@@ -21,7 +21,8 @@ from pixelrl.sac import SAC
 
 Answer = Callable[[torch.Tensor], torch.Tensor]
 
-OTHER_ACTIVATIONS = ("LeakyRelu", "Prelu", "Rrelu", "Elu", "Celu", "Gelu", "Silu", "Mish", "Hardswish", "Threshold")
+# As the nodes of a graph are called.
+OTHER_ACTIVATIONS = ("LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Gelu", "Silu", "Mish", "Hardswish")
 
 
 def q_value(agent: Any, action: torch.Tensor) -> Answer:
@@ -111,7 +112,7 @@ def relus(score: torch.Tensor) -> list[Any]:
     Raises:
         ValueError: there are none, or there are other activations.
     """
-    names = {node: node.name().removesuffix("Backward0") for node in graph(score)}
+    names = {node: node.name().split("Backward")[0] for node in graph(score)}
     if other := sorted(set(names.values()) & set(OTHER_ACTIVATIONS)):
         raise ValueError(f"guided backpropagation is a rule for ReLUs, and this network has {', '.join(other)}.")
     found = [node for node, name in names.items() if name == "Relu"]

@@ -129,7 +129,7 @@ class SGQN(SAC):
     def attribution(self, q: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """How much values (B,) depend on each number (B, C, H, W) of what was seen; or, as a control, anything."""
         if self.config.masks == "random":
-            return torch.rand_like(numbers)
+            return torch.rand_like(numbers, dtype=torch.float32)  # of bfloat16 there are but 256 between 0 and 1
         return guided_gradient(q, numbers, keep_graph=True)
 
     def update_decoder(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:

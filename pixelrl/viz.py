@@ -48,12 +48,12 @@ def figure(fig: Figure, alt: str, width: int = 720) -> None:
 
 def video(frames: list[np.ndarray], alt: str, fps: int = 30, width: int = 480) -> None:
     """Show frames (H, W, 3) or (H, W) uint8 as an H.264 video inside the page."""
-    content = encode(frames, fps)
+    content, text = encode(frames, fps), checked(alt)
     poster = data_url(cv2.imencode(".jpg", bgr(frames[0]))[1].tobytes(), "image/jpeg")
     display(
         HTML(
             f'<video src="{data_url(content, "video/mp4")}" poster="{poster}" controls loop muted playsinline '
-            f'aria-label="{html.escape(alt)}" style="width:{width}px;max-width:100%"></video>'
+            f'aria-label="{text}" style="width:{width}px;max-width:100%"></video>'
         )
     )
 
@@ -93,10 +93,15 @@ def data_url(content: bytes, kind: str) -> str:
 
 
 def described(alt: str) -> str:
-    """The `alt` attribute of a picture; an empty text is refused."""
+    """The `alt` attribute of a picture."""
+    return f'alt="{checked(alt)}"'
+
+
+def checked(alt: str) -> str:
+    """A text as an attribute has it; an empty one is refused."""
     if not alt.strip():
         raise ValueError("a picture needs a text that says what it shows: alt='...'.")
-    return f'alt="{html.escape(alt)}"'
+    return html.escape(alt)
 
 
 def images(pictures: list[np.ndarray], titles: list[str], alt: str, columns: int = 4, **imshow: Any) -> None:
@@ -148,7 +153,7 @@ def gap(ax: Axes, groups: dict[str, list[Run]], modes: dict[str, tuple[str, str]
         at = np.arange(len(modes)) + (i - (len(groups) - 1) / 2) * width
         values = np.stack([stats.mode_means(runs, *mode) for mode in modes.values()], axis=1)  # (seeds, modes)
         estimate = stats.estimate(values)
-        error = np.stack([estimate.value - estimate.low, estimate.high - estimate.value])
+        error = np.stack([estimate.value - estimate.low, estimate.high - estimate.value]) if len(runs) > 1 else None
         bars = ax.bar(at, estimate.value, width * 0.9, yerr=error, label=f"{label} ({len(runs)})", alpha=0.6)
         for seed in values:
             ax.plot(at, seed, ".", color=bars[0].get_facecolor()[:3], markersize=4)
