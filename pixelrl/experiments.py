@@ -25,7 +25,7 @@ import torch
 
 from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
-from pixelrl.envs.modes import make_scenery
+from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import episodes_played, evaluate_modes
 from pixelrl.presets import LEARNED, AheadConfig, RunConfig, TrainConfig
 from pixelrl.runs import Run
@@ -45,8 +45,7 @@ class Modes(NamedTuple):
     def check(self) -> None:
         """Complain of what is not there, now and not when the first agent is trained."""
         presets.check_count("episodes", self.episodes)
-        for name in self.names:
-            make_scenery(name, self.videos)
+        check_modes(self.names, self.videos)
 
     def left(self, config: RunConfig, run: Run) -> tuple[str, ...]:
         """Those in which a run was not played as often; none for what does not act in a scene that can be changed."""
@@ -57,7 +56,7 @@ class Modes(NamedTuple):
 
 def changes_scene(config: RunConfig) -> bool:
     """Whether its agent acts in a scene that the generalisation modes change."""
-    return isinstance(config, TrainConfig) and presets.scene(config.env) == "ControlPixels"
+    return isinstance(config, TrainConfig) and presets.has_modes(config.env)
 
 
 def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], preset: str) -> list[RunConfig]:

@@ -96,7 +96,7 @@ class TrainConfig(AgentConfig):
         super().__post_init__()
         for name in ("update_every", "replay_size", "n_step"):
             check_count(name, getattr(self, name))
-        if self.eval_modes and scene(self.env) != "ControlPixels":
+        if self.eval_modes and not has_modes(self.env):
             raise ValueError(f"eval_modes is {self.eval_modes}; {self.env} has one scene, which no mode changes.")
         check_positive("reward_scale", self.reward_scale)
         check_choice("replay", self.replay, ("uniform", "prioritised"))
@@ -760,6 +760,11 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
 def scene(env: str) -> str:
     """The name of an environment without namespace and version."""
     return env.removeprefix("pixelrl/").partition("-")[0]
+
+
+def has_modes(env: str) -> bool:
+    """Whether an environment shows a scene that the generalisation modes change."""
+    return scene(env) == "ControlPixels"
 
 
 def get(method: str, preset: str | None = None, **changes: Any) -> Any:

@@ -222,12 +222,10 @@ def store(source: Path, folder: Path | None = None) -> Path:
     """
     run = read(source)
     target = (folder or library()) / name_of(run.config) / f"seed-{run.config.seed}"
-    if (target / "config.json").is_file() and (
-        other := presets.load(target / "config.json").preset
-    ) != run.config.preset:
-        raise ValueError(
-            f"{target} holds a run of preset {other}, this one is {run.config.preset}; remove that one first."
-        )
+    if (target / "config.json").is_file():
+        ours, theirs = run.config.preset, presets.load(target / "config.json").preset
+        if ours != theirs:
+            raise ValueError(f"{target} holds a run of preset {theirs}, this one is {ours}; remove that one first.")
     fresh = target.with_name(f".{target.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

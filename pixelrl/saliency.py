@@ -21,8 +21,9 @@ from pixelrl.sac import SAC
 
 Answer = Callable[[torch.Tensor], torch.Tensor]
 
-# As the nodes of a graph are called.
-OTHER_ACTIVATIONS = ("LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Gelu", "Silu", "Mish", "Hardswish")
+OTHER_ACTIVATIONS = set(  # as the nodes of a graph are called
+    "LeakyRelu PreluKernel RreluWithNoise Elu Celu Gelu Silu Mish Hardswish Threshold".split()
+)
 
 
 def q_value(agent: Any, action: torch.Tensor) -> Answer:
@@ -113,7 +114,7 @@ def relus(score: torch.Tensor) -> list[Any]:
         ValueError: there are none, or there are other activations.
     """
     names = {node: node.name().split("Backward")[0] for node in graph(score)}
-    if other := sorted(set(names.values()) & set(OTHER_ACTIVATIONS)):
+    if other := sorted(OTHER_ACTIVATIONS & set(names.values())):
         raise ValueError(f"guided backpropagation is a rule for ReLUs, and this network has {', '.join(other)}.")
     found = [node for node, name in names.items() if name == "Relu"]
     if not found:

@@ -25,7 +25,7 @@ from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
 from pixelrl.dynamics import ModelTraining
-from pixelrl.envs.modes import make_scenery
+from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
 from pixelrl.parallel import ParallelTraining
 from pixelrl.predictor import PredictorTraining
@@ -117,8 +117,7 @@ class Training:
 
     def __init__(self, config: TrainConfig) -> None:
         torch.set_num_threads(config.threads)
-        for mode in config.eval_modes:
-            make_scenery(mode, "procedural")  # which complains now, and not at the first evaluation
+        check_modes(config.eval_modes, "procedural")
         self.config = config
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)

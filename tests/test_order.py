@@ -13,9 +13,8 @@ import pixelrl
 PACKAGE = Path(pixelrl.__file__).parent
 ORDER = re.findall(r"\w+", pixelrl.__doc__.partition("those before it:")[2])
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-LATE = {
-    ("runs", "agents")
-}  # within a function: a stored run makes its agent, and some agents are made from stored runs
+# Within a function: a stored run makes its agent, and some agents are made from stored runs.
+LATE = {("runs", "agents")}
 
 
 def module(path: Path) -> str:

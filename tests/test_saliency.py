@@ -218,9 +218,10 @@ def test_the_answers_are_what_the_agents_say() -> None:
 def test_nothing_is_seen_of_a_network_with_other_activations() -> None:
     with pytest.raises(ValueError, match="Gelu"):
         saliency.guided_backprop(nn.Sequential(*sequential(False)[:3], nn.GELU(), *sequential(False)[4:]), OBS)
-    for other in (nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.SiLU, nn.Mish, nn.Hardswish):
+    others = [nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), nn.ELU(), nn.SELU(), nn.CELU(), nn.SiLU(), nn.Mish()]
+    for other in (*others, nn.Hardswish(), nn.Threshold(0.1, 0.0)):
         with pytest.raises(ValueError, match="is a rule for ReLUs, and this network has"):
-            saliency.guided_backprop(nn.Sequential(*sequential(False)[:3], other(), *sequential(False)[4:]), OBS)
+            saliency.guided_backprop(nn.Sequential(*sequential(False)[:3], other, *sequential(False)[4:]), OBS)
     with pytest.raises(ValueError, match="has none"):
         saliency.guided_backprop(nn.Sequential(nn.Flatten(), nn.Linear(9 * 20 * 24, 1), nn.Flatten(0)), OBS)
 

@@ -8,6 +8,7 @@ is told by the simulator's own segmentation, so that no pixel of a body is lost 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +130,12 @@ def open_videos(source: str, mode: str) -> Videos:
 def usual_videos() -> str:
     """The folder that the variable `PIXELRL_VIDEOS` names, else `procedural`."""
     return os.environ.get("PIXELRL_VIDEOS") or "procedural"
+
+
+def check_modes(modes: Iterable[str], videos: str) -> None:
+    """Complain of modes and videos that are not there now, and not when they are needed."""
+    for mode in modes:
+        make_scenery(mode, videos)
 
 
 def make_scenery(mode: str, videos: str | None = None) -> Scenery:
