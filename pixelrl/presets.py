@@ -149,6 +149,8 @@ class DQNConfig(TrainConfig):
             raise ValueError(f"target_tau is {self.target_tau}; it must lie in (0, 1].")
         if not self.hidden:
             raise ValueError("hidden is empty; the head needs at least one layer before it.")
+        if len(self.channels) not in (0, 2):
+            raise ValueError(f"channels is {self.channels}; there are two convolutions, or for states none.")
         check_positive("lr", self.lr)
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -470,10 +472,18 @@ def save(path: Path, config: RunConfig) -> None:
 
 
 def load(path: Path) -> RunConfig:
-    """Read a config that `save` wrote."""
+    """Read a config that `save` wrote.
+
+    Raises:
+        ValueError: it is of a kind, or has a field, that is not known here.
+    """
     content = json.loads(path.read_text())
-    kind = KINDS[content.pop("kind")]
-    return kind(**{name: with_tuples(value) for name, value in content.items()})
+    kind = KINDS.get(name := content.pop("kind"))
+    if kind is None:
+        raise ValueError(f"{path} holds a {name}, of which this version of the package knows nothing.")
+    if unknown := set(content) - {entry.name for entry in fields(kind)}:
+        raise ValueError(f"{path}: {name} has no field {', '.join(sorted(unknown))}.")
+    return kind(**{field: with_tuples(value) for field, value in content.items()})
 
 
 def with_tuples(value: Any) -> Any:

@@ -148,8 +148,11 @@ class Replay:
         channels = obs_space.shape[0]
         if channels % stack:
             raise ValueError(f"observations have {channels} channels, which is no multiple of the stack of {stack}.")
-        if capacity <= stack + n_step:
-            raise ValueError(f"a capacity of {capacity} is too small for stacks of {stack} and {n_step}-step returns.")
+        if capacity <= max(stack + n_step, context):
+            raise ValueError(
+                f"a capacity of {capacity} is too small for stacks of {stack}, {n_step}-step returns "
+                f"and a context of {context}."
+            )
         if context and n_step != 1:
             raise ValueError(f"a context leads to the next observation, one step ahead; n_step is {n_step}.")
         discrete = isinstance(action_space, gym.spaces.Discrete)

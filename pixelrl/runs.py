@@ -337,6 +337,7 @@ def commit() -> str:
     """The commit of the checkout, with `+` where files differ from it; `unknown` outside a checkout."""
     git = ["git", "-C", str(PACKAGE)]
     try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True)
         name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -293,7 +293,7 @@ def check_spaces(config: SACConfig, obs_space: gym.spaces.Box, action_space: gym
 
     Raises:
         TypeError: actions are not a one-dimensional `Box` from -1 to 1.
-        ValueError: pixels without an encoder, or an encoder without pixels.
+        ValueError: pixels without an encoder, or an encoder without pixels; or frames that have not three colours.
     """
     box = isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1
     if not box or not ((action_space.low == -1).all() and (action_space.high == 1).all()):
@@ -305,4 +305,8 @@ def check_spaces(config: SACConfig, obs_space: gym.spaces.Box, action_space: gym
         raise ValueError(
             f"strides is {config.strides} and observations have shape {obs_space.shape}; "
             "pixels (C, H, W) need the strides of some convolutions, states (n,) need none."
+        )
+    if config.strides and obs_space.shape[0] % 3:
+        raise ValueError(
+            f"observations have {obs_space.shape[0]} channels; a stack of colour frames has three a frame."
         )

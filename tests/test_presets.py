@@ -116,6 +116,7 @@ OUT_OF_RANGE = [
     ("epsilon_start", 1.2),
     ("epsilon_end", -0.1),
     ("hidden", ()),
+    ("channels", (16,)),
     ("replay", "lifo"),
     ("head", "duelling"),
     ("target", "triple"),
@@ -139,6 +140,17 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
     assert presets.load(tmp_path / "config.json") == odd
     assert json.loads((tmp_path / "config.json").read_text())["env_kwargs"]["size"] == [84, 84]
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("old", "message"), [({"kind": "TRPOConfig"}, "holds a TRPOConfig"), ({"tau": 1, "rho": 2}, "rho, tau")]
+)
+def test_configs_of_another_version_are_refused(old: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    presets.save(path, presets.get("dqn-cartpole"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | old))
+    with pytest.raises(ValueError, match=f"config.json.*{message}"):
+        presets.load(path)
 
 
 def test_differences_are_named() -> None:

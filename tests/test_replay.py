@@ -274,8 +274,10 @@ def test_wrong_use_is_refused() -> None:
 def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="n_step is 2"):
         Replay(20, gym.spaces.Box(0, 255, (3, 4, 4), np.uint8), ACTIONS, UniformSampler(20, None), n_step=2, context=3)
-    with pytest.raises(ValueError, match="capacity of 7 is too small for stacks of 4 and 3-step returns"):
+    with pytest.raises(ValueError, match="capacity of 7 is too small for stacks of 4, 3-step returns"):
         buffer(7, stack=4, n_step=3)
+    with pytest.raises(ValueError, match="capacity of 20 is too small .* a context of 20"):
+        Replay(20, gym.spaces.Box(0, 255, (3, 4, 4), np.uint8), ACTIONS, UniformSampler(20, None), context=20)
     with pytest.raises(ValueError, match="3 channels.*stack of 2"):
         Replay(
             20, gym.spaces.Box(0, 255, (3, 4, 4), np.uint8), ACTIONS, UniformSampler(20, np.random.default_rng(0)), 2

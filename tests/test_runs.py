@@ -163,8 +163,12 @@ def test_the_commit_is_gits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     git("init")
     (tmp_path / "file").write_text("1")
+    (tmp_path / "__init__.py").touch()
     git("add", "file")
     git("commit", "--message", "first")
+    assert runs.commit() == "unknown"  # a checkout, but not of the package: it only lies in there
+    git("add", "__init__.py")
+    git("commit", "--message", "second")
     name = git("log", "-1", "--format=%H").strip()
     assert runs.commit() == name
     (tmp_path / "file").write_text("2")

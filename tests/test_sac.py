@@ -295,6 +295,8 @@ def test_spaces_it_is_not_made_for_are_refused(
         SAC(presets.get("sac", "quick"), space, action)
     with pytest.raises(ValueError, match="pixels .* need the strides"):
         SAC(presets.get("sac-state", "quick"), PIXELS, ACTION)
+    with pytest.raises(ValueError, match="4 channels.*three a frame"):
+        SAC(presets.get("sac", "quick"), gym.spaces.Box(0, 255, (4, 48, 48), np.uint8), ACTION)
 
 
 def test_a_single_observation_is_refused() -> None:
