@@ -69,7 +69,7 @@ HEADS = {"linear": nn.Linear, "dueling": DuelingHead}
 
 
 class DQN:
-    """The agent: two copies of one network, an optimiser, and a dice for exploration.
+    """The agent: two copies of one network, an optimiser, and a source of chance for exploration.
 
     Args:
         config: all numbers.

@@ -101,7 +101,7 @@ def videos_shown(mode: str, videos: str) -> str:
 
 
 def episodes_played(run: Run, mode: str, videos: str) -> int:
-    """How many returns a run has in a mode, before these videos."""
+    """How many returns a run has in a mode, in front of these videos."""
     if run.modes is None:
         return 0
     return int(((run.modes["mode"] == mode) & (run.modes["videos"] == videos_shown(mode, videos))).sum())

@@ -354,7 +354,6 @@ def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> 
         means = {"train": stats.final_means(group)}
         means |= {column: stats.mode_means(group, *mode) for column, mode in columns.items()}
         for column, values in means.items():
-            estimate = stats.estimate(values, stats.iqm)
-            row[column] = str(estimate) if len(group) > 1 else f"{estimate.value:.0f}"
+            row[column] = str(stats.estimate(values, stats.iqm))
         rows.append(row)
     return pd.DataFrame(rows)

@@ -90,7 +90,7 @@ class TrainConfig(AgentConfig):
     solved_at: float | None = None
     """Mean return over `final_episodes` at which the training stops early, if it should."""
     eval_modes: tuple[str, ...] = ()
-    """Generalisation modes in which each evaluation plays as many episodes more, before procedural videos."""
+    """Generalisation modes in which each evaluation plays as many episodes more, in front of procedural videos."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,7 +242,7 @@ class SGQNConfig(SACConfig):
 
     rho: float = 0.9
     """Quantile of the attribution above which a pixel counts as important. What moves covers a thirtieth of a stack of
-    frames; the strongest tenth of the pixels has nearly all of it, the strongest twentieth three quarters."""
+    frames; the strongest tenth of the pixels has four fifths of it, the strongest twentieth a half."""
     masks: Literal["saliency", "random"] = "saliency"
     """What counts as important; random pixels, as many, are a control."""
     consistency: float = 0.5
@@ -783,7 +783,8 @@ def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     Args:
         method: one of `METHODS`.
         preset: one of `PRESETS`; by default what the variable `PIXELRL_PRESET` names, else `default`.
-        changes: fields that differ from the preset, `seed` among them; of `env_kwargs`, those entries that differ.
+        changes: fields that differ from the preset, `seed` among them; of `env_kwargs`, those entries that differ, or
+            all of them if `env` is another one.
 
     Raises:
         ValueError: no such method, preset or field.
@@ -798,5 +799,6 @@ def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
     size = SIZES.get(method, SIZES.get(scene(config.env)))[preset]
-    env_kwargs = {**config.env_kwargs, **size.get("env_kwargs", {}), **changes.pop("env_kwargs", {})}
+    usual = {**config.env_kwargs, **size.get("env_kwargs", {})} if changes.get("env", config.env) == config.env else {}
+    env_kwargs = {**usual, **changes.pop("env_kwargs", {})}
     return replace(config, **{"method": method, "preset": preset, **size, "env_kwargs": env_kwargs, **changes})

@@ -98,7 +98,7 @@ def whole_and_masked(agent: SGQN, obs: torch.Tensor, action: torch.Tensor) -> Vi
 
 
 def sgqn_objective(agent: SGQN, batch: Batch) -> tuple[Learned, torch.Tensor]:
-    """The critic's loss with consistency (eq. 3), and the mask (B, 1, H, W) that it was computed with."""
+    """The critic's loss with consistency, and the mask (B, 1, H, W) that it was computed with."""
     target = agent.target(batch, batch.next_obs)
     features, q, q_masked, mask = whole_and_masked(agent, batch.obs, batch.action)
     loss = critic_loss(q, target) + agent.config.consistency * critic_loss(q_masked, q.detach())

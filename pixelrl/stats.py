@@ -18,17 +18,18 @@ Statistic = Callable[..., np.ndarray]
 
 
 class Estimate(NamedTuple):
-    """A statistic over seeds with its interval; arrays where there are several columns."""
+    """A statistic over seeds with its interval, of not-a-number for a single seed; arrays where there are columns."""
 
     value: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        value, low, high = (format(number, spec or ".0f") for number in self)
+        return value if np.isnan(self.low) else f"{value} [{low}, {high}]"
 
     def __str__(self) -> str:
-        return f"{self:.0f}"
+        return f"{self}"
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -39,7 +40,7 @@ def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
 def estimate(
     values: np.ndarray, statistic: Statistic = np.mean, level: float = 0.95, resamples: int = 2_000
 ) -> Estimate:
-    """A statistic over seeds, with a percentile bootstrap interval that resamples the seeds.
+    """A statistic over seeds, with a percentile bootstrap interval that resamples the seeds; one seed has none.
 
     Args:
         values: (seeds,) or (seeds, columns).
@@ -53,11 +54,14 @@ def estimate(
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"an estimate needs finite values of one seed or more; got {values}.")
+    value = statistic(values, axis=0)
+    if len(values) == 1:
+        return Estimate(value, value * np.nan, value * np.nan)
     rng = np.random.default_rng(0)  # the same interval whenever the page is built
     chosen = rng.integers(len(values), size=(resamples, len(values)))
     samples = statistic(values[chosen], axis=1)
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Estimate(statistic(values, axis=0), low, high)
+    return Estimate(value, low, high)
 
 
 def probability_of_improvement(

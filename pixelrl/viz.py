@@ -41,7 +41,10 @@ def figure(fig: Figure, alt: str, width: int = 720) -> None:
     """
     fig.tight_layout()
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=144, bbox_inches="tight")
+    # Left to itself, Matplotlib cuts off the label of an axis that is shorter than its label.
+    labels = [axis.label for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)]
+    shown = [*fig.get_default_bbox_extra_artists(), *labels]
+    fig.savefig(buffer, format="png", dpi=144, bbox_inches="tight", bbox_extra_artists=shown)
     plt.close(fig)
     display(HTML(f'<img src="{data_url(buffer.getvalue(), "image/png")}" {described(alt)} style="width:{width}px">'))
 
@@ -130,11 +133,10 @@ def curves(
     """
     for label, runs in groups.items():
         steps, values = stats.curves(runs, y, x)
-        (line,) = ax.plot(steps, stats.estimate(values, statistic).value, label=f"{label} ({len(runs)})")
-        if len(runs) > 1:
-            estimate = stats.estimate(values, statistic)
-            ax.fill_between(steps, estimate.low, estimate.high, color=line.get_color(), alpha=0.2, linewidth=0)
-            ax.plot(steps, values.T, color=line.get_color(), linewidth=0.4, alpha=0.5)
+        estimate = stats.estimate(values, statistic)
+        (line,) = ax.plot(steps, estimate.value, label=f"{label} ({len(runs)})")
+        ax.fill_between(steps, estimate.low, estimate.high, color=line.get_color(), alpha=0.2, linewidth=0)
+        ax.plot(steps, values.T, color=line.get_color(), linewidth=0.4, alpha=0.5)
     ax.set_xlabel("agent steps" if x == "step" else x)
     ax.set_ylabel("mean " + y.replace("_", ", ", 1) if y.startswith("return") else y)
     ax.legend(frameon=False)
@@ -153,7 +155,7 @@ def gap(ax: Axes, groups: dict[str, list[Run]], modes: dict[str, tuple[str, str]
         at = np.arange(len(modes)) + (i - (len(groups) - 1) / 2) * width
         values = np.stack([stats.mode_means(runs, *mode) for mode in modes.values()], axis=1)  # (seeds, modes)
         estimate = stats.estimate(values)
-        error = np.stack([estimate.value - estimate.low, estimate.high - estimate.value]) if len(runs) > 1 else None
+        error = np.stack([estimate.value - estimate.low, estimate.high - estimate.value])
         bars = ax.bar(at, estimate.value, width * 0.9, yerr=error, label=f"{label} ({len(runs)})", alpha=0.6)
         for seed in values:
             ax.plot(at, seed, ".", color=bars[0].get_facecolor()[:3], markersize=4)

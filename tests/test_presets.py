@@ -130,6 +130,13 @@ def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     assert repr(value) in str(error.value) or "empty" in str(error.value)
 
 
+def test_another_environment_is_not_given_what_this_one_takes() -> None:
+    assert presets.get("dqn-pixels", "full").env_kwargs == {"size": (84, 84)}
+    assert presets.get("dqn-pixels", "full", env_kwargs={"stack": 1}).env_kwargs == {"size": (84, 84), "stack": 1}
+    game = {"game": "Pong"}  # which has a size of its own
+    assert presets.get("dqn-pixels", "full", env="pixelrl/Atari-v0", env_kwargs=game).env_kwargs == game
+
+
 def test_json_keeps_everything(tmp_path: Path) -> None:
     for method, preset in EVERY:
         config = presets.get(method, preset, seed=7)

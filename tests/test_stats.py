@@ -44,8 +44,12 @@ def test_columns_are_estimated_one_by_one() -> None:
     assert together.low[1] == pytest.approx(alone.low)
 
 
-def test_one_seed_has_an_interval_of_width_zero() -> None:
-    assert stats.estimate(np.array([7.0])) == (7.0, 7.0, 7.0)
+def test_one_seed_has_no_interval() -> None:
+    found = stats.estimate(np.array([7.0]))
+    assert found.value == 7.0
+    assert np.isnan([found.low, found.high]).all()
+    assert f"{found:.1f}" == "7.0"
+    assert stats.estimate(np.array([[1.0, 2.0]])).high.shape == (2,)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan]])
@@ -87,5 +91,5 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
 
 def test_an_estimate_is_written_as_finely_as_asked() -> None:
     found = stats.Estimate(np.float64(1.26), np.float64(0.5), np.float64(2.0))
-    assert str(found) == "1 [0, 2]"
+    assert str(found) == f"{found}" == "1 [0, 2]"
     assert f"{found:.1f}" == "1.3 [0.5, 2.0]"
