@@ -60,6 +60,24 @@ def test_losses_by_hand() -> None:
     assert entropy.item() == pytest.approx(-(probabilities * np.log(probabilities)).sum() / 2, rel=1e-5)
 
 
+def test_a_policy_that_nothing_is_asked_of_becomes_less_decided() -> None:
+    agent = build_agent(replace(QUICK, entropy=0.1, lr=1e-3), envs.make(QUICK.env, **QUICK.env_kwargs))
+    with torch.no_grad():
+        agent.net.heads.bias[0] = 2.0
+    rollout = random_rollout()
+    nothing = torch.zeros_like(rollout.reward)
+    rollout = rollout._replace(reward=nothing, ended=nothing + 1, value=torch.zeros_like(rollout.value))
+    entropies = [float(agent.update(rollout)["entropy"]) for _ in range(30)]
+    assert entropies[-1] > entropies[0] + 0.1
+
+
+def test_a_gradient_is_no_longer_than_it_may_be() -> None:
+    agent = build_agent(replace(QUICK, max_norm=0.01), envs.make(QUICK.env, **QUICK.env_kwargs))
+    agent.update(random_rollout())
+    norms = [parameter.grad.norm() for parameter in agent.net.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
 @pytest.mark.parametrize("brought", ["one for the last action", "one for all"])
 def test_what_brought_more_becomes_more_frequent_and_values_are_learned(brought: str) -> None:
     env = envs.make(QUICK.env, **QUICK.env_kwargs)

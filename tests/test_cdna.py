@@ -81,6 +81,51 @@ def test_a_flat_picture_stays_flat_up_to_its_edge() -> None:
     torch.testing.assert_close(cdna.moved(torch.full((2, 3, 8, 8), 0.7), kernels), torch.full((2, 3, 3, 8, 8), 0.7))
 
 
+def test_a_memory_of_one_pixel_is_torchs_lstm() -> None:
+    """Whose gates are the input, forget, candidate and output ones, in this order."""
+    torch.manual_seed(0)
+    memory, cell = cdna.ConvLSTM(3, 5, kernel_size=1), torch.nn.LSTMCell(3, 5)
+    write, forget, show, new = memory.gates.weight[:, :, 0, 0].detach().chunk(4)
+    biases = memory.gates.bias.detach().chunk(4)
+    weight = torch.cat([write, forget, new, show])
+    cell.weight_ih.data, cell.weight_hh.data = weight[:, :3], weight[:, 3:]
+    cell.bias_ih.data, cell.bias_hh.data = torch.cat([biases[0], biases[1] + 1, biases[3], biases[2]]), torch.zeros(20)
+    hidden = inside = torch.zeros(2, 5)
+    state = torch.zeros(2, 5, 1, 1), torch.zeros(2, 5, 1, 1)
+    for _ in range(4):
+        x = torch.randn(2, 3)
+        hidden, inside = cell(x, (hidden, inside))
+        out, state = memory(x[..., None, None], state)
+        torch.testing.assert_close(out[..., 0, 0], hidden)
+        torch.testing.assert_close(state[1][..., 0, 0], inside)
+
+
+def test_it_is_shown_how_a_frame_differs_from_the_scene_and_from_the_frame_before() -> None:
+    model = small_model()
+    model.scenery.data = torch.randn_like(model.scenery)
+    frames, actions = small_batch()
+    first, second = cdna.as_numbers(frames[:, 0]), cdna.as_numbers(frames[:, 1])
+    shown = []
+    model.down[0].register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    with torch.no_grad():
+        state = model.watch(first, actions[:, 0], model.start(2))[2]
+        model.watch(second, actions[:, 1], state)
+    scene = model.scenery.detach().sigmoid()
+    torch.testing.assert_close(shown[0], torch.cat([first - scene, 0 * first], dim=1))
+    torch.testing.assert_close(shown[1], torch.cat([second - scene, second - first], dim=1))
+
+
+def test_what_is_painted_begins_as_the_scene() -> None:
+    model = small_model()
+    model.scenery.data = torch.randn_like(model.scenery)
+    frames, actions = small_batch()
+    with torch.no_grad():
+        model.paint.weight.zero_()
+        model.paint.bias.zero_()
+        painted = model(cdna.as_numbers(frames[:, 0]), actions[:, 0], model.start(2)).layers[1]
+    torch.testing.assert_close(painted, model.scenery.detach().sigmoid().expand_as(painted))
+
+
 def test_masks_sum_to_one_and_all_layers_are_used_and_learn() -> None:
     """M kernels, the last frame and what is painted: M + 2 layers. Some versions drop the last of them silently."""
     model = small_model()

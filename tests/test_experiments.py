@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,23 @@ def test_only_gpus_that_are_allowed_are_used(monkeypatch: pytest.MonkeyPatch) ->
     for allowed, names in (("2,5", ["2", "5"]), ("MIG-1a,MIG-2b", ["MIG-1a", "MIG-2b"]), ("", ["0", "1"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
         assert experiments.visible_gpus() == names
+
+
+def test_a_process_sees_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    seen = []
+    monkeypatch.setattr(experiments, "work", lambda config, modes: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    for gpu in ("5", ""):
+        experiments.work_and_tell(None, None, gpu, SimpleNamespace(send=seen.append))
+    assert seen == ["5", "", "5", ""]  # what it saw, and that nothing went wrong; without a GPU, it stays as it was
+
+
+def test_a_process_that_is_always_killed_is_given_up_and_its_place_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew, tries = experiments.Crew(experiments.Modes((), 1, "procedural"), ["3"]), []
+    monkeypatch.setattr(crew, "try_once", lambda config, gpu: tries.append(gpu))
+    assert crew.train(None) == "its process was killed 3 times"
+    assert tries == ["3", "3", "3"]
+    assert crew.places.get_nowait() == "3"
 
 
 def test_modes_that_change_nothing_are_refused() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -74,6 +77,31 @@ def test_errors_of_the_pose_count_where_the_pole_is_in_sight() -> None:
     table = forecast.compare({"guess": guess}, pieces, 2, Written())
     assert table.angle_error[0] == pytest.approx(0.3, abs=1e-6)
     assert np.isnan(table.angle_error[1])
+
+
+def test_scores_are_of_what_moved_since_the_last_frame_seen() -> None:
+    """One pixel of 256 turns white after the context; what was white at first, and is dark since, does not count."""
+    frames = torch.zeros(1, 4, 3, 16, 16, dtype=torch.uint8)
+    frames[0, 0] = 255
+    frames[0, 2:, :, 0, 0] = 255
+    guess = torch.zeros(1, 2, 3, 16, 16)
+    guess[:, :, :, 0, 0] = 0.9
+    table = forecast.compare({"guess": guess}, footage.Windows(frames, torch.zeros(1, 3, 1), np.zeros((1, 4, 2))), 2)
+    np.testing.assert_allclose(table.moving_psnr, [20, 20], atol=1e-3)
+    np.testing.assert_allclose(table.psnr, 2 * [20 + 10 * np.log10(256)], atol=1e-2)
+
+
+def test_films_are_played_by_all_in_turn_with_their_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+
+    def agent_policy(agent: Any, rng: np.random.Generator, noise: float) -> Any:
+        played.append((agent, noise))
+        return lambda obs: np.zeros(1, np.float32)
+
+    monkeypatch.setattr(footage, "agent_policy", agent_policy)
+    monkeypatch.setattr(runs, "load", lambda name: [SimpleNamespace(agent=lambda: name)])
+    footage.collect(QUICK.env_kwargs, 8, 1, seed=0)
+    assert played == [(name, noise) for name, noise in footage.FILMED[1:] for _ in footage.TASKS]
 
 
 def test_a_buffer_gives_back_pieces_of_films(films: list[Film]) -> None:
@@ -182,9 +210,8 @@ def test_a_model_is_told_the_actions_and_others_and_none(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("method", ["cdna", "cdna-48"])
-def test_stored_predictors_beat_what_is_simple_and_listen_to_actions(method: str) -> None:
+def test_by_their_stored_scores_predictors_beat_what_is_simple_and_listen_to_actions(method: str) -> None:
     for run in runs.load(method):
-        predictor.load_model(run)
         table = pd.DataFrame(run.meta["forecast"]).set_index("method")
         ours = table.loc["CDNA"]
         for other in ("copy last", "extrapolate", "background"):
@@ -194,7 +221,35 @@ def test_stored_predictors_beat_what_is_simple_and_listen_to_actions(method: str
             assert ours["moving_psnr"].iloc[-1] > table.loc[deaf, "moving_psnr"].iloc[-1] + 0.3, deaf
 
 
+@pytest.mark.parametrize("method", ["cdna", "cdna-48"])
+def test_a_stored_network_foresees_a_film_of_today_and_listens(method: str) -> None:
+    run = runs.load(method)[0]
+    shot = footage.windows(footage.collect(run.config.env_kwargs, 4, 8, seed=91), 6)
+    forecasts = forecast.learned(predictor.load_model(run), shot, 3)
+    forecasts["copy last"] = forecast.copy_last(shot.frames[:, :3].float() / 255, 3)
+    scores = forecast.compare(forecasts, shot, 3).groupby("method")["moving_psnr"].mean()
+    assert scores["CDNA"] > scores["copy last"] + 2
+    assert not torch.equal(forecasts["CDNA"], forecasts["CDNA, no action"])
+
+
+def test_frames_are_true_ones_as_often_as_the_schedule_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "CARTS", np.linspace(-1.9, 1.9, 5))
+    shares, sequence_loss = [], predictor.sequence_loss
+
+    def spied(model: Any, frames: torch.Tensor, actions: torch.Tensor, context: int, share: float) -> torch.Tensor:
+        shares.append(share)
+        return sequence_loss(model, frames, actions, context, share)
+
+    monkeypatch.setattr(predictor, "sequence_loss", spied)
+    training = predictor.PredictorTraining(replace(QUICK, pace=2.0))
+    torch.testing.assert_close(training.model.scenery.detach().sigmoid(), training.background.clamp(0.01, 0.99))
+    for _ in range(3):
+        training.advance()
+    np.testing.assert_allclose(shares, [2 / (2 + np.exp(update / 2)) for update in range(3)])
+
+
 def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "CARTS", np.linspace(-1.9, 1.9, 5))  # reading poses is not what is tested
     unbroken = train(QUICK, tmp_path / "unbroken")
     broken = predictor.PredictorTraining(QUICK)
     for _ in range(3):

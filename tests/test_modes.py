@@ -90,6 +90,18 @@ def test_a_colour_is_what_the_simulator_itself_would_draw() -> None:
     assert np.abs(drawn[bodies].astype(int) - tinted[bodies]).max() <= 8  # a highlight has no colour of its own
 
 
+def test_each_part_of_the_scene_has_its_own_tint() -> None:
+    env = gym.make(PIXELS, mode="color_hard").unwrapped
+    env.reset(seed=0)
+    lens, colours = env.make_camera((84, 84), 0, "fast"), modes.Colours(0.2)
+    colours.tint = np.array([[0.5] * 3, [0.25] * 3, [1.0] * 3], np.float32)
+    plain, tinted = lens.shoot(env.data, labels=True), colours.shoot(lens, env.data)
+    for label, tint in ((SKY, 0.5), (FLOOR, 0.25), (FIXED + 1, 1.0)):
+        there = plain.labels == label
+        assert there.any()
+        np.testing.assert_allclose(tinted.rgb[there], tint * plain.rgb[there], atol=1)
+
+
 def test_a_number_picks_the_video_and_otherwise_the_seed_does() -> None:
     env = gym.make(PIXELS, mode="video_hard", size=(32, 32))
     first = env.reset(seed=0, options={"scenery": 5})[0]

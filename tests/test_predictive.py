@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from test_train import assert_resumes
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelrl import cdna, envs, predictive, presets, runs
@@ -26,7 +27,6 @@ from pixelrl.foresight import (
     build_predictor,
 )
 from pixelrl.predictive import (
-    Ahead,
     PredictiveSAC,
     PredictiveSGQN,
     ahead_of,
@@ -41,7 +41,7 @@ from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC
 from pixelrl.saliency import guided_backprop
-from pixelrl.sgqn import SGQN, stack_mask
+from pixelrl.sgqn import SGQN, sgqn_objective, stack_mask
 from pixelrl.train import Training, build_replay
 
 SIZE = (24, 24)
@@ -51,10 +51,17 @@ PLAIN = presets.get("sgqn", "quick", **SMALL)
 CONFIG = PredictiveSGQNConfig(**vars(PLAIN), predictor="copy", ahead_share=0.5)
 
 
-def small_agent(kind: type = PredictiveSGQN, **changes: object) -> PredictiveSGQN:
+def small_agent(**changes: object) -> PredictiveSGQN:
+    return prepared(PredictiveSGQN, replace(CONFIG, **changes))
+
+
+def prepared(kind: type, config: presets.SACConfig) -> SAC:
+    """An agent whose target networks can be told from the online ones, in float32."""
     torch.manual_seed(0)
-    agent = kind(replace(CONFIG, **changes), *SPACES)
+    agent = kind(config, *SPACES)
     agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
+    for parameter in [*agent.target_encoder.parameters(), *agent.target_critic.parameters()]:
+        parameter.add_(0.05 * torch.randn_like(parameter))
     return agent
 
 
@@ -100,6 +107,8 @@ def test_values_are_blended_as_in_equation_4(horizon: int) -> None:
     value = torch.rand(horizon, 7)
     expected = 0.5 * value[0] + sum(value[n] for n in range(1, horizon)) / (2 * (horizon - 1))
     torch.testing.assert_close(blended(value, 0.5), expected)
+    torch.testing.assert_close(blended(value, 0.0), value[0])
+    torch.testing.assert_close(blended(value, 0.2), 0.8 * value[0] + 0.2 * (expected - 0.5 * value[0]) * 2)
 
 
 class Counting:
@@ -128,6 +137,20 @@ def test_states_are_rolled_on_from_the_real_next_one_with_the_policys_actions() 
     assert not any(part.requires_grad for part in ahead)
 
 
+def test_what_is_done_in_a_state_is_what_the_policy_would_do_there() -> None:
+    """At the features of the target encoder; the log-probabilities are those of torch's own distribution."""
+    agent = small_agent()
+    torch.manual_seed(1)
+    ahead = look_ahead(agent, Counting(), small_batch(), 5)
+    torch.manual_seed(1)
+    for n in range(5):
+        mean, log_std = (part.detach() for part in agent.actor(agent.target_encoder(ahead.obs[n])))
+        action = torch.tanh(mean + log_std.exp() * torch.randn_like(mean))
+        torch.testing.assert_close(ahead.action[n], action)
+        policy = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform())
+        torch.testing.assert_close(ahead.log_prob[n], policy.log_prob(action).sum(dim=1), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("horizon", [2, 3, 5])
 def test_the_target_is_equation_4_sample_by_sample(horizon: int) -> None:
     agent, batch = small_agent(horizon=horizon), small_batch()
@@ -148,11 +171,17 @@ def test_the_target_is_equation_4_sample_by_sample(horizon: int) -> None:
     torch.testing.assert_close(target[4:], agent.target(rest, rest.next_obs))
 
 
-@pytest.mark.parametrize("horizon", [2, 3, 5])
-def test_the_objective_is_equation_6(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("horizon", "in_target", "in_consistency"),
+    [(2, 0.5, 0.5), (3, 0.5, 0.5), (5, 0.5, 0.5), (3, 0.3, 0.8), (3, 0.0, 0.5), (3, 0.5, 0.0)],
+)
+def test_the_objective_is_equation_6(
+    horizon: int, in_target: float, in_consistency: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Masks and values of each state on its own, and the two sums written out; painted black, not in random colours."""
     monkeypatch.setattr("pixelrl.sgqn.painted_over", lambda obs, mask: torch.where(mask, obs, 0))
-    agent, batch = small_agent(horizon=horizon, consistency=0.7), small_batch()
+    changes = {"horizon": horizon, "in_target": in_target, "in_consistency": in_consistency}
+    agent, batch = small_agent(consistency=0.7, **changes), small_batch()
     batch = batch.part(slice(4))
     ahead = look_ahead(agent, Counting(), batch, horizon)
     learned, mask = predictive_objective(agent, batch, ahead)
@@ -163,11 +192,12 @@ def test_the_objective_is_equation_6(horizon: int, monkeypatch: pytest.MonkeyPat
         q = agent.critic(agent.encoder(obs), action)
         return q, agent.critic(agent.encoder(torch.where(kept, obs, 0)), action), kept
 
-    target = predictive_target(agent, batch, ahead, 0.5)
+    target = predictive_target(agent, batch, ahead, in_target)
     q, q_masked, kept = both(batch.obs, batch.action)
     assert torch.equal(kept, mask)
     first = sum((q[i] - target).pow(2).mean() for i in range(2))
-    weights = [0.5 ** (n + 1) for n in range(horizon)] + [0.5**horizon]
+    later = [0.5**n for n in range(1, horizon)] + [0.5 ** (horizon - 1)]
+    weights = [1 - in_consistency, *(in_consistency * weight for weight in later)]
     second = weights[0] * sum((q[i].detach() - q_masked[i]).pow(2).mean() for i in range(2))
     for n in range(horizon):
         q_n, q_n_masked, _ = both(ahead.obs[n], ahead.action[n])
@@ -180,7 +210,18 @@ def test_the_objective_is_equation_6(horizon: int, monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_without_predictions_it_is_sgqn_exactly() -> None:
+def test_with_nothing_of_the_predictions_the_equations_are_sgqns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelrl.sgqn.painted_over", lambda obs, mask: torch.where(mask, obs, 0))
+    agent, batch = small_agent(in_target=0.0, in_consistency=0.0), small_batch()
+    torch.manual_seed(1)
+    ours, mask = predictive_objective(agent, batch, look_ahead(agent, Counting(), batch, 3))
+    torch.manual_seed(1)
+    theirs, their_mask = sgqn_objective(agent, batch)
+    torch.testing.assert_close(ours.loss, theirs.loss)
+    assert torch.equal(mask, their_mask)
+
+
+def test_without_predictions_an_update_is_sgqns_exactly() -> None:
     ours, plain = small_agent(in_target=0.0, in_consistency=0.0), small_agent()
     plain.__class__ = SGQN
     for agent in (ours, plain):
@@ -192,13 +233,16 @@ def test_without_predictions_it_is_sgqn_exactly() -> None:
             assert torch.equal(one, other)
 
 
-def small_model() -> CDNA:
+def small_model(size: tuple[int, int] = SIZE) -> CDNA:
     torch.manual_seed(0)
-    return CDNA(SIZE, 2, width=4, n_kernels=3, lstm_kernel=3, dtype=torch.float32)
+    return CDNA(size, 2, width=4, n_kernels=3, lstm_kernel=3, dtype=torch.float32)
 
 
-def test_cdna_foresees_what_it_predicts() -> None:
-    batch, model = small_batch(), small_model()
+@pytest.mark.parametrize(("size", "of_the_network"), [(SIZE, SIZE), ((20, 28), (24, 32))])
+def test_cdna_foresees_what_it_predicts(size: tuple[int, int], of_the_network: tuple[int, int]) -> None:
+    """Also where a side of the frames is no multiple of 8, and the network is made for the next one."""
+    batch, model = small_batch(), small_model(of_the_network)
+    batch = batch._replace(past_frames=torch.randint(0, 256, (6, 3, 3, *size), dtype=torch.uint8))
     actions = torch.rand(6, 3, 2)
     expected = cdna.predict(model, batch.past_frames, torch.cat([batch.past_actions, actions], dim=1))
     predictor = CDNAPredictor(model)
@@ -307,16 +351,26 @@ def test_the_same_frames_give_the_same_update_whoever_foresaw_them() -> None:
         assert torch.equal(a, b)
 
 
-def test_the_predictor_is_never_asked_to_act_and_gets_no_gradient() -> None:
+def test_the_predictor_is_never_asked_to_act_and_stays_as_it_is() -> None:
     agent = small_agent()
     agent.predictor = CDNAPredictor(small_model())
     agent.update(small_batch())
-    assert all(p.grad is None for p in agent.predictor.model.parameters())
+    for one, other in zip(agent.predictor.model.parameters(), small_model().parameters(), strict=True):
+        assert torch.equal(one, other)
     agent.predictor = None
-    obs = small_batch().obs.numpy()
-    plain = small_agent()
-    plain.__class__ = SGQN
-    assert agent.act(obs, explore=False).shape == plain.act(obs, explore=False).shape == (6, 2)
+    assert agent.act(small_batch().obs.numpy(), explore=False).shape == (6, 2)
+
+
+def test_what_is_foreseen_is_not_shifted_before_and_all_is_shifted_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, batch, shifted = small_agent(ahead_share=1.0), small_batch(), []
+    agent.predictor = Counting()
+    for module in ("sac", "predictive"):
+        monkeypatch.setattr(f"pixelrl.{module}.random_shift", lambda obs: shifted.append(obs) or obs)
+    agent.update(batch)
+    assert torch.equal(agent.predictor.past.next_obs, batch.next_obs)
+    foreseen, *real = shifted
+    assert foreseen.shape == (3 * 6, 9, *SIZE)
+    assert [obs.data_ptr() for obs in real] == [batch.obs.data_ptr(), batch.next_obs.data_ptr()]
 
 
 def test_acting_costs_what_it_costs_sac() -> None:
@@ -341,15 +395,16 @@ def test_the_share_of_the_batch_is_rolled_on() -> None:
 
 def test_sac_with_equation_4_learns_its_target() -> None:
     values = vars(presets.get("sac", "quick", **SMALL))
-    torch.manual_seed(0)
-    agent = PredictiveSAC(PredictiveSACConfig(**values, predictor="copy", ahead_share=1.0), *SPACES)
+    agent = prepared(PredictiveSAC, PredictiveSACConfig(**values, predictor="copy", ahead_share=1.0))
     batch = small_batch().part(slice(4))
-    losses = [float(agent.update(batch)["loss"]) for _ in range(60)]
-    assert losses[-1] < losses[0] / 2
-    ahead = ahead_of(agent, batch)
-    assert isinstance(ahead, Ahead)
-    target = predictive_target(agent, batch, ahead, 0.5)
-    assert target[1] == batch.reward[1]  # it terminated there
+    torch.manual_seed(1)
+    target = predictive_target(agent, batch, ahead_of(agent, batch), 0.5)
+    said = agent.critic(agent.encoder(batch.obs), batch.action).mean(dim=0).detach()
+    torch.manual_seed(1)
+    losses = [agent.update(batch)]
+    torch.testing.assert_close(losses[0]["td_error"], target - said)
+    losses += [agent.update(batch) for _ in range(60)]
+    assert losses[-1]["loss"] < losses[0]["loss"] / 2
 
 
 @pytest.mark.parametrize(
@@ -375,6 +430,19 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = presets.get("cdna-48", "quick", env_kwargs={"size": (32, 32)})
     run = runs.Run(film, pd.DataFrame({"step": [1]}), {}, build_model(film, 1).state_dict())
     runs.save(tmp_path / "library" / "cdna-48" / "seed-0", run)
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_name_gives_its_predictor() -> None:
+    plain = presets.get("sgqn", "quick", device="cpu")
+    for name, kind in {
+        "cdna": CDNAPredictor,
+        "copy": CopyPredictor,
+        "background": BackgroundPredictor,
+        "shuffled": ShuffledPredictor,
+        "oracle": OraclePredictor,
+    }.items():
+        assert type(build_predictor(PredictiveSGQNConfig(**vars(plain), predictor=name), torch.device("cpu"))) is kind
 
 
 KINDS = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}

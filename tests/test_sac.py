@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 
 import gymnasium as gym
@@ -93,6 +94,37 @@ def test_the_target_by_hand() -> None:
     torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (4 + 0.5 * 2), 2.0]))
 
 
+def test_an_agents_target_asks_its_target_networks() -> None:
+    agent, batch = pixel_agent(), batch_for(PIXELS)
+    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
+    for parameter in [*agent.target_encoder.parameters(), *agent.target_critic.parameters()]:
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    torch.manual_seed(1)
+    target = agent.target(batch, batch.next_obs)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        features = agent.target_encoder(batch.next_obs)
+        action, log_prob = sac.squashed_sample(*agent.actor(features))
+        by_target, by_online = (net(features, action).amin(dim=0) for net in (agent.target_critic, agent.critic))
+    going = batch.discount * (1 - batch.terminated)
+    torch.testing.assert_close(target, batch.reward + going * (by_target - 0.1 * log_prob))
+    assert not torch.allclose(target, batch.reward + going * (by_online - 0.1 * log_prob), atol=1e-3)
+
+
+def test_a_policy_is_asked_for_an_entropy_of_minus_one_a_dimension() -> None:
+    assert pixel_agent().target_entropy == -2
+    assert pixel_agent().alpha == pytest.approx(0.1)
+
+
+def test_the_policys_width_is_bounded() -> None:
+    actor = state_agent().actor
+    with torch.no_grad():
+        for bias, log_std in ((-100.0, -10.0), (100.0, 2.0)):
+            actor.net[-1].weight.zero_()
+            actor.net[-1].bias.fill_(bias)
+            torch.testing.assert_close(actor(torch.randn(3, 5))[1], torch.full((3, 2), log_std))
+
+
 def test_the_losses_by_hand() -> None:
     q, target = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1.0, 1.0])
     assert sac.critic_loss(q, target) == (0 + 1) / 2 + (4 + 9) / 2
@@ -176,7 +208,18 @@ def test_plain_sac_augments_nothing_and_rad_shifts_both(monkeypatch: pytest.Monk
         expected = {"sac": [], "rad": [batch.obs, batch.next_obs], "drq": 2 * [batch.next_obs] + 2 * [batch.obs]}
         assert [x.data_ptr() for x in shifted] == [x.data_ptr() for x in expected[objective]]
     torch.testing.assert_close(losses["sac"], losses["rad"])  # a shift that does nothing
-    torch.testing.assert_close(losses["sac"], losses["drq"], rtol=0.2, atol=0)  # but for the actions drawn
+
+
+def test_drq_takes_the_mean_of_two_targets_and_of_two_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shift moves by one pixel more than the one before, and the policy's chance is taken out."""
+    agent, batch, count = pixel_agent("drq"), batch_for(PIXELS), itertools.count(1)
+    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
+    monkeypatch.setattr(sac, "random_shift", lambda obs: obs.roll(next(count), 3))
+    monkeypatch.setattr(sac, "squashed_sample", lambda mean, log_std: (mean.tanh(), torch.zeros(len(mean))))
+    loss = agent.objective(agent, batch).loss
+    target = sum(agent.target(batch, batch.next_obs.roll(by, 3)) for by in (1, 2)) / 2
+    views = [agent.critic(agent.encoder(batch.obs.roll(by, 3)), batch.action) for by in (3, 4)]
+    torch.testing.assert_close(loss, sum(sac.critic_loss(q, target) for q in views) / 2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("strides", [(2, 1, 1, 1), (2, *(1,) * 10)])

@@ -138,12 +138,23 @@ def test_an_update_moves_everything_and_leaves_no_gradient_in_the_pictures() -> 
     assert batch.obs.grad is None
 
 
-def test_the_decoder_sees_the_overlaid_half_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoder_tells_the_masks_of_the_overlaid_half_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     agent, batch = small_agent(decoder_share=0.5), small_batch()
-    seen = []
-    monkeypatch.setattr(sgqn, "random_overlay", lambda obs, pictures: seen.append(obs) or obs)
-    agent.update_decoder(batch, torch.zeros(6, 1, 32, 28, dtype=torch.bool))
-    assert torch.equal(seen[0], batch.obs[:3])
+    mask = torch.rand(6, 1, 32, 28) > torch.tensor(3 * [0.5] + 3 * [0.9])[:, None, None, None]
+    agent.decoder.fine.bias.data.fill_(2.0)  # so that it matters to the loss how much is in a mask
+    monkeypatch.setattr(sgqn, "random_overlay", lambda obs, pictures: obs.flip(3))
+    features = agent.critic.project(agent.encoder(batch.obs[:3].flip(3)))
+    logits = agent.decoder(features, batch.action[:3])
+    expected = F.binary_cross_entropy_with_logits(logits, mask[:3].float()).detach()
+    torch.testing.assert_close(agent.update_decoder(batch, mask), expected)
+    assert not torch.allclose(logits, agent.decoder(features, -batch.action[:3]))
+
+
+def test_an_update_shifts_both_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, batch, shifted = small_agent(), small_batch(), []
+    monkeypatch.setattr("pixelrl.sac.random_shift", lambda obs: shifted.append(obs) or obs)
+    agent.update(batch)
+    assert [obs.data_ptr() for obs in shifted] == [batch.obs.data_ptr(), batch.next_obs.data_ptr()]
 
 
 def test_the_decoder_learns_where_a_bright_square_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -16,9 +17,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pixelrl import checkpoint, presets, runs
-from pixelrl.evaluate import evaluate_modes
-from pixelrl.train import Training, episode_seed, train
+from pixelrl import checkpoint, envs, presets, runs
+from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
+from pixelrl.prioritised import PrioritisedSampler
+from pixelrl.replay import Replay, UniformSampler
+from pixelrl.train import Step, Training, build_replay, episode_seed, interact, train
 
 SMALL = {"steps": 240, "learning_starts": 60, "update_every": 3, "batch_size": 16, "replay_size": 90, "eval_every": 60}
 SMALL |= {"eval_episodes": 2, "final_episodes": 3, "hidden": (16,), "checkpoint_seconds": 0.0, "device": "cpu"}
@@ -84,14 +87,86 @@ def test_another_seed_gives_another_run(unbroken: dict) -> None:
     assert len(seeds) == 400
 
 
-def test_the_curve_says_what_it_should(unbroken: dict) -> None:
-    curve = unbroken["states"].curve
-    assert curve["step"].tolist() == [60, 120, 180, 240]
-    assert curve["seconds"].is_monotonic_increasing
-    assert curve["episode"].is_monotonic_increasing
-    assert (curve["return"] >= 1).all()
-    assert np.isfinite(curve[["loss", "q", "td_error"]]).to_numpy()[1:].all()
-    assert len(unbroken["states"].meta["final_returns"]) == 3
+def test_the_curve_says_what_happened_since_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, steps = replace(CONFIGS["states"], eval_episodes=6, final_episodes=5), []
+    count = Training.count
+    monkeypatch.setattr(Training, "count", lambda self, step: steps.append(step) or count(self, step))
+    run = train(config)
+    assert run.curve["step"].tolist() == [60, 120, 180, 240]
+    assert run.curve["seconds"].is_monotonic_increasing
+    for number, row in run.curve.iterrows():
+        since = steps[60 * number : 60 * number + 60]
+        losses = [float(step.metrics["loss"]) for step in since if step.metrics]
+        returns = [step.episode_return for step in since if step.episode_return is not None]
+        assert len(losses) == (20 if number else 1)  # one update in three steps, from step 60 on
+        assert row["loss"] == pytest.approx(np.mean(losses))
+        assert row["train_return"] == pytest.approx(np.mean(returns))
+    agent = run.agent()
+    for returns, episodes, seed in (
+        ([run.curve["return"].iloc[-1]], config.eval_episodes, CURVE_SEED),
+        (run.meta["final_returns"], config.final_episodes, FINAL_SEED),
+    ):
+        again = evaluate(agent, lambda: envs.make(config.env), episodes, seed)
+        assert np.mean(returns) == pytest.approx(again.mean())
+
+
+class Cut(gym.Env):
+    """Episodes of three steps, which are cut off and really end in turn."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.ends = itertools.cycle([(False, True), (True, False)])
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.t += 1
+        terminated, truncated = next(self.ends) if self.t == 3 else (False, False)
+        return np.full(1, self.t / 3, np.float32), 1.0, terminated, truncated, {}
+
+
+class Idle:
+    """An agent that does nothing, and counts how often it was told to learn."""
+
+    updates = 0
+
+    def act(self, obs: np.ndarray, explore: bool) -> np.ndarray:
+        return np.zeros(1, int)
+
+    def update(self, batch: Any) -> dict[str, torch.Tensor]:
+        self.updates += 1
+        return {"td_error": torch.full((len(batch.reward),), 7.0)}
+
+
+def test_the_loop_remembers_real_ends_alone_and_learns_when_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, agent, sampler = Cut(), Idle(), UniformSampler(50, np.random.default_rng(0))
+    replay = Replay(50, env.observation_space, env.action_space, sampler)
+    told = []
+    monkeypatch.setattr(sampler, "feedback", lambda slots, td_error: told.append(td_error.tolist()), raising=False)
+    config = presets.get("dqn-cartpole", "quick", learning_starts=6, update_every=4, batch_size=2)
+    loop = interact(env, agent, replay, config, 0, 0)
+    steps = [next(loop) for _ in range(24)]
+    # Four slots an episode: three steps and the last observation. Of eight episodes every second one really ends.
+    assert np.flatnonzero(replay.terminated).tolist() == [6, 14, 22, 30]
+    assert [number for number, step in enumerate(steps, start=1) if step.metrics] == [8, 12, 16, 20, 24]
+    assert agent.updates == 5
+    assert told == 5 * [[7.0, 7.0]]
+    assert [step.episode_return for step in steps[:4]] == [None, None, 3.0, None]
+    assert isinstance(steps[0], Step)
+
+
+def test_the_buffer_is_what_the_config_says() -> None:
+    changes = {"n_step": 2, "gamma": 0.8, "reward_scale": 0.5, "replay_size": 70}
+    for method, sampler in (("dqn-pixels-improved", PrioritisedSampler), ("dqn-pixels", UniformSampler)):
+        config = presets.get(method, "quick", **changes)
+        replay = build_replay(config, envs.make(config.env, **config.env_kwargs))
+        assert (replay.n_step, replay.gamma, replay.reward_scale, replay.capacity) == (2, 0.8, 0.5, 70)
+        assert replay.stack == 4
+        assert isinstance(replay.sampler, sampler)
 
 
 class Fragile(gym.Wrapper):
