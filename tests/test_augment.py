@@ -112,6 +112,22 @@ def test_jitter_of_no_strength_changes_nothing_and_grey_keeps_its_hue(obs: torch
     assert (out.amax(dim=1) - out.amin(dim=1)).max() <= 3
 
 
+def test_jitter_changes_brightness_contrast_and_saturation_by_up_to_its_strength() -> None:
+    """A picture of two greys and of a red of their mean grey, which no change of contrast can move away from it."""
+    red = np.array([140.0, 58.0, 80.0])
+    red += 80 - red @ [0.299, 0.587, 0.114]
+    picture = torch.tensor(np.stack([[60.0] * 3, [100.0] * 3, red, red]).T.reshape(1, 3, 2, 2)).round().to(torch.uint8)
+    dark, light, coloured, _ = augment.colour_jitter(picture.repeat(2_000, 1, 1, 1)).float().flatten(2).unbind(2)
+    brightness = (dark + light).mean(dim=1) / 160
+    contrast = (light - dark).mean(dim=1) / 40 / brightness
+    luma, *chroma = np.array([colorsys.rgb_to_yiq(*(colour / 255).tolist()) for colour in coloured]).T
+    usual, *usual_chroma = colorsys.rgb_to_yiq(*(red / 255))
+    saturation = np.hypot(*chroma) / luma / (np.hypot(*usual_chroma) / usual) / contrast.numpy()
+    for name, change in {"brightness": brightness, "contrast": contrast, "saturation": saturation}.items():
+        assert float(change.min()) == pytest.approx(0.6, abs=0.06), name
+        assert float(change.max()) == pytest.approx(1.4, abs=0.08), name
+
+
 def test_jitter_turns_the_hue() -> None:
     red = torch.tensor([180, 60, 60], dtype=torch.uint8).reshape(1, 3, 1, 1).repeat(500, 1, 2, 2)
     colours = augment.colour_jitter(red, strength=0.3)[:, :, 0, 0].float() / 255

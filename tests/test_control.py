@@ -116,7 +116,7 @@ def test_gymnasiums_checker_is_content(env_id: str, kwargs: dict) -> None:
         check_env(env.unwrapped if env_id == STATE else env, skip_render_check=False)
 
 
-def test_an_outside_agent_learns_on_it() -> None:
+def test_an_outside_agent_can_be_trained_on_it() -> None:
     from stable_baselines3 import SAC
 
     env = gym.make(STATE, task="cartpole-balance", repeat=8)

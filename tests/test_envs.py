@@ -13,7 +13,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
-from pixelrl import envs
+from pixelrl import check, envs, presets
 from pixelrl.envs.cartpole import BOTTOM, PIXELS_PER_UNIT, TOP, WIDTH, CartPolePicture, draw_cartpole
 
 PIXELS = "pixelrl/CartPolePixels-v0"
@@ -191,6 +191,20 @@ def test_wrong_renderers_are_refused() -> None:
         envs.make(PIXELS, renderer="opengl")
     with pytest.raises(ValueError, match="render_mode='rgb_array'"):
         CartPolePicture(gym.make("CartPole-v1"), renderer="gymnasium")
+
+
+def test_an_atari_game_is_seen_as_the_paper_saw_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the very config of exercise 2.5."""
+    config = presets.get("dqn-pixels-improved", "full", env="pixelrl/Atari-v0", env_kwargs={"game": "Pong"})
+    env = envs.make(config.env, **config.env_kwargs)
+    first, _ = env.reset(seed=0)
+    assert (first.shape, first.dtype) == ((4, 84, 84), np.uint8)
+    frame = env.unwrapped.ale.getEpisodeFrameNumber()
+    second, *_ = env.step(2)
+    np.testing.assert_array_equal(second[:-1], first[1:])
+    assert env.unwrapped.ale.getEpisodeFrameNumber() == frame + 4
+    check.atari_env(lambda: env)
+    assert "✓ Exercise 2.5" in capsys.readouterr().out
 
 
 def test_atari_without_its_emulator_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

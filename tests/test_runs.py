@@ -90,6 +90,18 @@ def test_other_files_do_not_matter(tmp_path: Path) -> None:
     assert runs.read(runs.store(tmp_path / "a", tmp_path / "b")).meta == runs.read(tmp_path / "a").meta
 
 
+def test_stored_runs_lie_in_the_checkout_or_in_the_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIXELRL_RUNS", raising=False)
+    monkeypatch.setattr(runs, "PACKAGE", tmp_path / "pixelrl")
+    assert runs.library() == tmp_path / "pixelrl" / "stored_runs"
+    (tmp_path / "runs").mkdir()
+    assert runs.library() == tmp_path / "runs"
+    monkeypatch.setenv("PIXELRL_RUNS", "elsewhere")
+    assert runs.library() == Path("elsewhere")
+
+
 def test_stored_runs_are_loaded_by_method_in_the_order_of_their_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

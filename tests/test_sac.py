@@ -305,11 +305,16 @@ def test_exploration_is_uniform_at_first_and_then_the_policys() -> None:
 
 def test_stored_tensors_are_all_that_acting_needs() -> None:
     agent, other = pixel_agent(), pixel_agent()
-    for p in [*other.encoder.parameters(), *other.actor.parameters()]:
+    for p in [*other.encoder.parameters(), *other.actor.parameters(), *other.target_critic.parameters()]:
         p.data.add_(0.1)
     obs = batch_for(PIXELS).obs.numpy()
     assert (agent.act(obs, explore=False) != other.act(obs, explore=False)).any()
     other.load_policy(agent.policy())
+    for net in ("encoder", "critic"):
+        for one, target in zip(
+            getattr(other, net).parameters(), getattr(other, f"target_{net}").parameters(), strict=True
+        ):
+            assert torch.equal(one, target)  # or the next targets would be those of a stranger
     np.testing.assert_array_equal(agent.act(obs, explore=False), other.act(obs, explore=False))
 
 
