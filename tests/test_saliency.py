@@ -146,6 +146,7 @@ def agents() -> dict[str, tuple[object, torch.Tensor]]:
     for method in ("dqn-pixels", "sac"):
         config = presets.get(method, "quick")
         env = envs.make(config.env, **config.env_kwargs)
+        env.observation_space.seed(0)
         agent = build_agent(config, env)
         if method == "sac":
             agent.encoder.dtype = torch.float32
