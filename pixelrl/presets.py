@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -478,12 +479,17 @@ def load(path: Path) -> RunConfig:
         ValueError: it is of a kind, or has a field, that is not known here.
     """
     content = json.loads(path.read_text())
-    kind = KINDS.get(name := content.pop("kind"))
-    if kind is None:
-        raise ValueError(f"{path} holds a {name}, of which this version of the package knows nothing.")
-    if unknown := set(content) - {entry.name for entry in fields(kind)}:
-        raise ValueError(f"{path}: {name} has no field {', '.join(sorted(unknown))}.")
-    return kind(**{field: with_tuples(value) for field, value in content.items()})
+    kind = content.pop("kind")
+    if kind not in KINDS:
+        raise ValueError(f"{path} holds a {kind}, of which this version of the package knows nothing.")
+    if unknown := unknown_fields(KINDS[kind], content):
+        raise ValueError(f"{path}: {kind} has no field {unknown}.")
+    return KINDS[kind](**{name: with_tuples(value) for name, value in content.items()})
+
+
+def unknown_fields(kind: type[RunConfig], names: Iterable[str]) -> str:
+    """Those names, in order and with commas between, that are no fields of a kind of config; empty if all are."""
+    return ", ".join(sorted(set(names) - {entry.name for entry in fields(kind)}))
 
 
 def with_tuples(value: Any) -> Any:
@@ -795,9 +801,8 @@ def get(method: str, preset: str | None = None, **changes: Any) -> Any:
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}.")
     config = METHODS[method]
-    unknown = set(changes) - {entry.name for entry in fields(config)}
-    if unknown:
-        raise ValueError(f"{type(config).__name__} has no field {', '.join(sorted(unknown))}.")
+    if unknown := unknown_fields(type(config), changes):
+        raise ValueError(f"{type(config).__name__} has no field {unknown}.")
     size = SIZES.get(method, SIZES.get(scene(config.env)))[preset]
     usual = {**config.env_kwargs, **size.get("env_kwargs", {})} if changes.get("env", config.env) == config.env else {}
     env_kwargs = {**usual, **changes.pop("env_kwargs", {})}

@@ -223,9 +223,10 @@ def test_by_their_stored_scores_predictors_beat_what_is_simple_and_listen_to_act
 
 @pytest.mark.parametrize("method", ["cdna", "cdna-48"])
 def test_a_stored_network_foresees_a_film_of_today_and_listens(method: str) -> None:
-    run = runs.load(method)[0]
-    shot = footage.windows(footage.collect(run.config.env_kwargs, 4, 8, seed=91), 6)
-    forecasts = forecast.learned(predictor.load_model(run), shot, 3)
+    stored = runs.load(method)
+    networks = [predictor.load_model(run) for run in stored]
+    shot = footage.windows(footage.collect(stored[0].config.env_kwargs, 4, 8, seed=91), 6)
+    forecasts = forecast.learned(networks[0], shot, 3)
     forecasts["copy last"] = forecast.copy_last(shot.frames[:, :3].float() / 255, 3)
     scores = forecast.compare(forecasts, shot, 3).groupby("method")["moving_psnr"].mean()
     assert scores["CDNA"] > scores["copy last"] + 2

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_sac import told_apart
 from test_train import assert_resumes
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,13 +57,9 @@ def small_agent(**changes: object) -> PredictiveSGQN:
 
 
 def prepared(kind: type, config: presets.SACConfig) -> SAC:
-    """An agent whose target networks can be told from the online ones, in float32."""
+    """An agent of a kind, for the small pictures of these tests."""
     torch.manual_seed(0)
-    agent = kind(config, *SPACES)
-    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
-    for parameter in [*agent.target_encoder.parameters(), *agent.target_critic.parameters()]:
-        parameter.add_(0.05 * torch.randn_like(parameter))
-    return agent
+    return told_apart(kind(config, *SPACES))
 
 
 def small_batch(b: int = 6, context: int = 3) -> Batch:
@@ -355,6 +352,7 @@ def test_the_predictor_is_never_asked_to_act_and_stays_as_it_is() -> None:
     agent = small_agent()
     agent.predictor = CDNAPredictor(small_model())
     agent.update(small_batch())
+    assert all(p.grad is None for p in agent.predictor.model.parameters())
     for one, other in zip(agent.predictor.model.parameters(), small_model().parameters(), strict=True):
         assert torch.equal(one, other)
     agent.predictor = None
@@ -399,6 +397,7 @@ def test_sac_with_equation_4_learns_its_target() -> None:
     batch = small_batch().part(slice(4))
     torch.manual_seed(1)
     target = predictive_target(agent, batch, ahead_of(agent, batch), 0.5)
+    assert target[1] == batch.reward[1]  # it terminated there
     said = agent.critic(agent.encoder(batch.obs), batch.action).mean(dim=0).detach()
     torch.manual_seed(1)
     losses = [agent.update(batch)]

@@ -29,6 +29,14 @@ def pixel_agent(objective: str = "sac", **changes: object) -> SAC:
     return SAC(presets.get(objective, "quick", **{**SMALL, **changes}), PIXELS, ACTION)
 
 
+def told_apart(agent: SAC) -> SAC:
+    """The agent, its target networks changed, so that they can be told from the online ones; in float32."""
+    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
+    for parameter in [*agent.target_encoder.parameters(), *agent.target_critic.parameters()]:
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return agent
+
+
 def state_agent(**changes: object) -> SAC:
     torch.manual_seed(0)
     return SAC(presets.get("sac-state", "quick", hidden=(32, 32), **changes), STATE, ACTION)
@@ -95,10 +103,7 @@ def test_the_target_by_hand() -> None:
 
 
 def test_an_agents_target_asks_its_target_networks() -> None:
-    agent, batch = pixel_agent(), batch_for(PIXELS)
-    agent.encoder.dtype = agent.target_encoder.dtype = torch.float32
-    for parameter in [*agent.target_encoder.parameters(), *agent.target_critic.parameters()]:
-        parameter.add_(0.05 * torch.randn_like(parameter))
+    agent, batch = told_apart(pixel_agent()), batch_for(PIXELS)
     torch.manual_seed(1)
     target = agent.target(batch, batch.next_obs)
     torch.manual_seed(1)

@@ -94,6 +94,10 @@ def test_the_curve_says_what_happened_since_the_row_before(monkeypatch: pytest.M
     run = train(config)
     assert run.curve["step"].tolist() == [60, 120, 180, 240]
     assert run.curve["seconds"].is_monotonic_increasing
+    assert run.curve["episode"].is_monotonic_increasing
+    assert (run.curve["return"] >= 1).all()
+    assert np.isfinite(run.curve[["loss", "q", "td_error"]]).to_numpy()[1:].all()
+    assert len(run.meta["final_returns"]) == 5
     for number, row in run.curve.iterrows():
         since = steps[60 * number : 60 * number + 60]
         losses = [float(step.metrics["loss"]) for step in since if step.metrics]
