@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build" / "html"
 MAX_BYTES = 3_000_000
 KINDS = ("link", "alt", "video", "weight", "outside")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOADED_LINKS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "manifest"}
 
 
@@ -102,6 +105,21 @@ def weight(page: Page) -> int:
     return page.path.stat().st_size + sum(file.stat().st_size for file in files if file.is_file())
 
 
+def as_seen(page: Path, profile: Path) -> str:
+    """The HTML that a browser has made of a page when its scripts have run."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", f"--user-data-dir={profile}"]
+    command = [str(BROWSER), *flags, "--dump-dom", page.resolve().as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def wrong_equations(seen: str) -> list[str]:
+    """What MathJax complains of: errors, commands that it does not know, and equations left as they were written."""
+    errors = re.findall(r'<merror data-mjx-error="([^"]*)"', seen)
+    unknown = re.findall(r'<mtext mathcolor="red">([^<]*)', seen)
+    left = seen.count('class="math ') - seen.count("<mjx-container")
+    return [*errors, *unknown, *([f"{left} not set"] if left > 0 else [])]
+
+
 def defects(site: Path) -> dict[str, list[str]]:
     """Everything that is wrong with a site, by kind."""
     pages = {path.resolve(): Page(path.resolve()) for path in sorted(site.rglob("*.html"))}
@@ -178,6 +196,32 @@ def built() -> dict[str, list[str]]:
     if not (SITE / "index.html").is_file():
         pytest.skip("the site is not built: make book")
     return defects(SITE)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome")
+@pytest.mark.parametrize(
+    ("written", "wrong"),
+    [
+        (r"\(x^2\)", []),
+        (r"\(x^2^2\)", ["Double exponent: use braces to clarify"]),
+        (r"\(\tfrac12 \gama\)", [r"\gama"]),
+        ("x^2", ["1 not set"]),
+    ],
+)
+def test_the_browser_finds_wrong_equations(
+    built: dict[str, list[str]], tmp_path: Path, written: str, wrong: list[str]
+) -> None:
+    script = (SITE / "_static" / "mathjax" / "tex-svg.js").as_uri()
+    page = tmp_path / "page.html"
+    page.write_text(f'<script src="{script}"></script><p><span class="math notranslate">{written}</span></p>')
+    assert wrong_equations(as_seen(page, tmp_path / "profile")) == wrong
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome")
+def test_equations_of_the_built_site(built: dict[str, list[str]], tmp_path: Path) -> None:
+    found = {page.name: wrong_equations(as_seen(page, tmp_path)) for page in SITE.glob("*/*.html")}
+    assert found
+    assert not {name: wrong for name, wrong in found.items() if wrong}
 
 
 @pytest.mark.parametrize("kind", KINDS)
