@@ -38,7 +38,7 @@ def evaluate(
     agent: object,
     make_env: Callable[[], gym.Env],
     episodes: int,
-    seed: int = 10_000,
+    seed: int = CURVE_SEED,
     options: Callable[[int], dict | None] = lambda i: None,
 ) -> np.ndarray:
     """Returns (episodes,) of greedy episodes; episode i starts from seed + i, so that agents can be compared.
@@ -97,7 +97,7 @@ def evaluate_modes(
 
 def videos_shown(mode: str, videos: str) -> str:
     """Of a folder or `procedural`, the name in a table of returns; empty for a mode without videos."""
-    return Path(videos).name if mode.startswith("video") else ""
+    return Path(videos).resolve().name if mode.startswith("video") else ""
 
 
 def episodes_played(run: Run, mode: str, videos: str) -> int:
@@ -107,7 +107,7 @@ def episodes_played(run: Run, mode: str, videos: str) -> int:
     return int(((run.modes["mode"] == mode) & (run.modes["videos"] == videos_shown(mode, videos))).sum())
 
 
-def play(agent: object, env: gym.Env, seed: int = 10_000, max_steps: int = 1_000) -> Episode:
+def play(agent: object, env: gym.Env, seed: int = CURVE_SEED, max_steps: int = 1_000) -> Episode:
     """One greedy episode with everything that a video or a plot needs.
 
     Args:

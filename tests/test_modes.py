@@ -13,6 +13,7 @@ import pytest
 from pixelrl import envs
 from pixelrl.envs import modes, videos
 from pixelrl.envs.camera import FIXED, FLOOR, SKY
+from pixelrl.evaluate import videos_shown
 
 PIXELS = "pixelrl/ControlPixels-v0"
 ZERO = np.zeros(1, np.float32)
@@ -196,3 +197,27 @@ def test_colour_keying_loses_what_segmentation_keeps() -> None:
 
 def test_all_modes_are_listed() -> None:
     assert envs.MODES == ("train", "color_easy", "color_hard", "video_easy", "video_hard")
+
+
+@pytest.mark.parametrize("task", ["finger-turn_hard", "ball_in_cup-catch"])
+def test_what_is_drawn_and_has_no_body_is_kept(task: str) -> None:
+    """Of the one, the place to turn to; of the other, the string: in front of a video as in the usual scene."""
+    env = gym.make(PIXELS, mode="video_hard", task=task).unwrapped
+    env.reset(seed=0)
+    lens = env.make_camera((84, 84), 0, "fast")
+    whole, without = lens.shoot(env.data, labels=True), lens.shoot(env.data, sky=False)
+    drawn = (without.rgb != 0).any(axis=2) & (whole.labels != FLOOR)
+    assert (whole.labels[drawn] != SKY).all()
+    lens.option.sitegroup[:] = lens.option.tendongroup[:] = 0
+    bare = lens.shoot(env.data, labels=True)
+    assert ((whole.labels != SKY) & (bare.labels == SKY)).sum() > 5
+
+
+def test_a_folder_of_videos_is_known_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    assert videos_shown("video_hard", ".") == videos_shown("video_hard", str(folder / "here")) == "here"
+    assert videos_shown("video_hard", "procedural") == "procedural"
+    assert videos_shown("color_hard", ".") == ""
+    with pytest.raises(ValueError, match="must not be called 'procedural'"):
+        modes.make_scenery("video_easy", str(folder / "procedural"))

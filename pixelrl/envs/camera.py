@@ -177,7 +177,7 @@ class Camera:
         if not labels:
             return Shot(rgb, np.zeros(self.drawn_size, np.uint8))
         self.scene.flags[flags.mjRND_SEGMENT] = self.scene.flags[flags.mjRND_IDCOLOR] = True
-        numbers = self._read().astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)  # 0 is no geom at all
+        numbers = self._read().astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], np.int32)  # 0 is nothing at all
         self.scene.flags[flags.mjRND_SEGMENT] = self.scene.flags[flags.mjRND_IDCOLOR] = False
         return Shot(rgb, self._labels_of_numbers()[numbers])
 
@@ -192,16 +192,25 @@ class Camera:
         return rgb[::-1]
 
     def _labels_of_numbers(self) -> np.ndarray:
-        """For each number that the simulator paints a geom with, its label."""
+        """For each number that the simulator paints something with, its label; a tendon, such as a string, is fixed."""
         import mujoco
 
-        table = np.full(self.scene.ngeom + 1, SKY, np.uint8)
-        for geom in self.scene.geoms[: self.scene.ngeom]:
-            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
-                body = self.model.geom_bodyid[geom.objid]
-                plane = self.model.geom_type[geom.objid] == mujoco.mjtGeom.mjGEOM_PLANE
-                table[geom.segid + 1] = FIXED + body if body else (FLOOR if plane else FIXED)
+        geoms, sites = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE
+        bodies = {geoms: self.model.geom_bodyid, sites: self.model.site_bodyid}
+        table = np.full(self.scene.ngeom + 1, FIXED, np.uint8)
+        for drawn in self.scene.geoms[: self.scene.ngeom]:
+            if drawn.objtype in bodies:
+                table[drawn.segid + 1] = FIXED + bodies[drawn.objtype][drawn.objid]
+            if drawn.objtype == geoms and self.is_floor(drawn.objid):
+                table[drawn.segid + 1] = FLOOR
+        table[0] = SKY
         return table
+
+    def is_floor(self, geom: int) -> bool:
+        """Whether a geom is a plane that belongs to no body."""
+        import mujoco
+
+        return self.model.geom_bodyid[geom] == 0 and self.model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE
 
     def shrink(self, picture: np.ndarray) -> np.ndarray:
         """Average a picture (H, W, ...) from the size at which it was drawn to the size that was asked for."""

@@ -14,8 +14,8 @@ from pixelrl.envs.modes import Scenery, make_scenery
 SHOWN_SIZE = (240, 240)  # of pictures for people
 
 
-def load_task(name: str) -> Any:
-    """A task of the suite, as dm_control's own environment.
+def check_task(name: str) -> None:
+    """Refuse a task that is none of the suite's.
 
     Args:
         name: domain and task: `cartpole-swingup`, `walker-walk`, `ball_in_cup-catch`.
@@ -26,10 +26,17 @@ def load_task(name: str) -> Any:
     choose_gl()
     from dm_control import suite
 
+    tasks = sorted("-".join(pair) for pair in suite.ALL_TASKS)
+    if name not in tasks:
+        raise ValueError(f"there is no task {name!r} in the suite; there are {', '.join(tasks)}.")
+
+
+def load_task(name: str) -> Any:
+    """A task of the suite, as dm_control's own environment, by a name that `check_task` accepts."""
+    check_task(name)
+    from dm_control import suite
+
     domain, _, task = name.partition("-")
-    if (domain, task) not in suite.ALL_TASKS:
-        tasks = ", ".join(sorted("-".join(pair) for pair in suite.ALL_TASKS))
-        raise ValueError(f"there is no task {name!r} in the suite; there are {tasks}.")
     return suite.load(domain, task, task_kwargs={"random": np.random.RandomState(0)})
 
 
@@ -103,6 +110,14 @@ class Control(gym.Env):
         """The state of the simulator, (n,) float64, as `dm_control` has it."""
         return self.dm.physics.get_state()
 
+    def scene(self) -> bytes:
+        """Of what is drawn and moved, all that `physics` does not tell, as MuJoCo saves it."""
+        import mujoco
+
+        buffer = np.empty(mujoco.mj_sizeModel(self.model), np.uint8)
+        mujoco.mj_saveModel(self.model, None, buffer)
+        return buffer.tobytes()
+
     def jump(self, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
         """From one state of the simulator, (n,) as `dm_control` has it, to that after an agent step; no episode.
 
@@ -137,7 +152,7 @@ def flat(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
 
 
-class Pixels(gym.ObservationWrapper):
+class CameraView(gym.Wrapper):
     """The task seen by a camera, with a scenery behind it: one frame (3, H, W) uint8.
 
     Args:
@@ -222,7 +237,7 @@ def control_pixels(
         quality: `full` (what dm_control draws) or `fast` (no shadow, no reflection).
         videos: `procedural`, or a folder with `video_easy/` and `video_hard/` in it; by default what the variable
             `PIXELRL_VIDEOS` names, else `procedural`.
-        labels: whether `info` tells what each pixel shows; see `Pixels`.
+        labels: whether `info` tells what each pixel shows; see `CameraView`.
         render_mode: `rgb_array` for pictures.
     """
     scenery = make_scenery(mode, videos)
@@ -230,5 +245,5 @@ def control_pixels(
         raise ValueError(f"size is {size}; it must be the height and the width of a frame in pixels.")
     if stack < 1:
         raise ValueError(f"stack is {stack}; an observation holds at least 1 frame.")
-    env = Pixels(Control(task, repeat, render_mode, camera), scenery, tuple(size), camera, quality, labels)
+    env = CameraView(Control(task, repeat, render_mode, camera), scenery, tuple(size), camera, quality, labels)
     return ReshapeObservation(FrameStackObservation(env, stack), (3 * stack, *size))

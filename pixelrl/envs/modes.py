@@ -123,7 +123,14 @@ def composite(rgb: np.ndarray, labels: np.ndarray, background: np.ndarray, repla
 
 
 def open_videos(source: str, mode: str) -> Videos:
-    """The videos of a mode: `procedural`, or those in the folder of the mode's name below a folder."""
+    """The videos of a mode: `procedural`, or those in the folder of the mode's name below a folder.
+
+    Raises:
+        ValueError: a folder has the name of the videos that are made here, which is kept beside every return.
+        FileNotFoundError: no videos are there.
+    """
+    if source != "procedural" and Path(source).resolve().name == "procedural":
+        raise ValueError(f"{source}: a folder of videos must not be called 'procedural'; returns are kept by its name.")
     return Procedural() if source == "procedural" else Folder(Path(source) / mode)
 
 

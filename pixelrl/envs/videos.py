@@ -26,8 +26,6 @@ class Clip(Protocol):
 class Videos(Protocol):
     """Some videos to choose from."""
 
-    def __len__(self) -> int: ...
-
     def open(self, number: int) -> Clip:
         """The video of that number, modulo how many there are, from its beginning."""
 
@@ -48,9 +46,6 @@ class Folder:
         self.files = sorted(folder.glob("*.mp4"), key=lambda path: (len(path.name), path.name))
         if not self.files:
             raise FileNotFoundError(f"there is no *.mp4 in {folder}.")
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def open(self, number: int) -> FileClip:
         return FileClip(self.files[number % len(self.files)])
@@ -85,9 +80,6 @@ class Procedural:
     A canvas of one of several kinds (fallen leaves, clouds, stripes, tiles) lies under a camera that pans, turns
     and zooms, and a few shapes drift across it.
     """
-
-    def __len__(self) -> int:
-        return COUNT
 
     def open(self, number: int) -> ProceduralClip:
         return ProceduralClip(number % COUNT)
