@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -120,11 +121,23 @@ def write(path: Path, state: dict[str, Any]) -> None:
     partial.mkdir(parents=True)
     tensors: dict[str, torch.Tensor] = {}
     tree = split(state, tensors)
-    save_file(tensors, partial / TENSORS)
+    save_tensors(tensors, partial / TENSORS)
     (partial / REST).write_text(json.dumps(tree))
     write_sums(partial, (TENSORS, REST))
     partial.rename(path)
     flush(path.parent)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors by name, as safetensors.
+
+    Raises:
+        OSError: the disk is full, or cannot be written to.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
 
 
 def flush(path: Path) -> None:
@@ -179,13 +192,19 @@ def found(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a training's folder; damaged ones are named in a warning. None where none is."""
+    """The newest whole checkpoint of a training's folder, None where none was written.
+
+    Where the newest is damaged, a warning says so, and the one before it is read.
+
+    Raises:
+        DamagedError: all of them are damaged.
+    """
     paths = found(folder)
     for path in paths:
         try:
             return read(path)
         except DamagedError as error:
-            last = path == paths[-1]
-            then = "There is none before it: the training begins anew." if last else "The checkpoint before it is used."
-            warnings.warn(f"{error} {then}", stacklevel=2)
+            if path == paths[-1]:
+                raise DamagedError(f"{error} No other checkpoint is whole; delete {folder} to begin anew.") from error
+            warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
     return None

@@ -1,4 +1,4 @@
-"""CUDA graphs: an update recorded once, and from then on launched as a whole.
+"""Where torch computes, and where its random numbers stand; and CUDA graphs: an update that is launched as a whole.
 
 An update is some hundreds of small kernels, and a GPU has done with one before Python has named the next. A CUDA
 graph is the list of them all, which the GPU works through by itself.
@@ -18,7 +18,13 @@ WARM_UP = 3  # updates before the recording, in which libraries choose their alg
 
 
 def chosen_device(name: str) -> str:
-    """`cpu` or `cuda`; of `auto`, `cuda` where there is one."""
+    """`cpu` or `cuda`; of `auto`, `cuda` where there is one.
+
+    Raises:
+        ValueError: `cuda` is asked for, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, and torch finds no GPU here; with auto it takes the processor.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
@@ -28,16 +34,16 @@ def fused(device: torch.device) -> dict[str, bool]:
 
 
 def random_states() -> dict[str, Any]:
-    """Where torch's random numbers stand, on the processor and on every GPU; for a checkpoint."""
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch_rng": torch.get_rng_state(), "cuda_rng": on_gpus}
+    """Where torch's random numbers stand, on the processor and on the GPU that is in use; for a checkpoint."""
+    on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return {"torch_rng": torch.get_rng_state(), "cuda_rng": on_gpu}
 
 
 def set_random_states(state: dict[str, Any]) -> None:
     """Go on from where `random_states` found them; what else a checkpoint holds is left alone."""
     torch.set_rng_state(state["torch_rng"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if torch.cuda.is_available() and state["cuda_rng"]:  # none where a processor has begun
+        torch.cuda.set_rng_state(state["cuda_rng"][0])
 
 
 @contextmanager

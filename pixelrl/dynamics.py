@@ -162,7 +162,7 @@ class ModelTraining(Fitting):
         torch.set_num_threads(config.threads)
         teacher = runs.load(config.teacher)[0]
         self.play = record(teacher, config.transitions, PLAY_SEED)
-        held_out = record(teacher, config.held_out, PLAY_SEED + 1)
+        held_out = record(teacher, config.held_out, PLAY_SEED + ROOMS)  # each environment takes a seed of its own
         super().__init__(config, build_model(config))
         self.held_out = held_out.at(slice(None), self.device)
 

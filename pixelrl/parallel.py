@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pixelrl import envs, runs
 from pixelrl.actor_critic import Rollout
 from pixelrl.agents import build_agent
-from pixelrl.cuda import random_states, set_random_states
+from pixelrl.cuda import random_states, randomness_kept, set_random_states
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
 from pixelrl.presets import ActorCriticConfig
 
@@ -105,13 +105,19 @@ class ParallelTraining:
 
     def add_row(self) -> None:
         """Evaluate, and add a row to the curve, with the means of everything since the last one."""
-        returns = evaluate(self.agent, self.make_env, self.config.eval_episodes, CURVE_SEED)
+        returns = self.played(self.config.eval_episodes, CURVE_SEED)
         row = {"step": self.step, "seconds": round(self.journal.seconds, 2)}
         row |= {"return": float(returns.mean()), "return_std": float(returns.std())}
         row["train_return"] = float(np.mean(self.returns)) if self.returns else float("nan")
         row |= {name: float(np.mean([each[name] for each in self.metrics])) for name in self.metrics[0]}
         self.rows.append(row)
         self.begin_row()
+
+    def played(self, episodes: int, seed: int) -> np.ndarray:
+        """Returns (episodes,) of greedy episodes. What the agent imagines in them follows from the seed too."""
+        with randomness_kept():
+            torch.manual_seed(seed)
+            return evaluate(self.agent, self.make_env, episodes, seed)
 
     def state_dict(self) -> dict[str, Any]:
         """The state when all environments are about to begin anew."""
@@ -127,12 +133,12 @@ class ParallelTraining:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["agent"])
         set_random_states(state)
-        self.journal = runs.Journal(state["journal"])
+        self.journal = runs.Journal(self.journal.built_on, state["journal"])
         self.step, self.rows = state["step"], state["rows"]
 
     def finish(self) -> None:
         """Judge the agent."""
-        self.final_returns = evaluate(self.agent, self.make_env, self.config.final_episodes, FINAL_SEED)
+        self.final_returns = self.played(self.config.final_episodes, FINAL_SEED)
 
     def result(self) -> runs.Run:
         """The finished run."""

@@ -149,5 +149,5 @@ class PredictiveSGQN(LooksAhead, SGQN):
 
 def ahead_of(agent: PredictiveSAC | PredictiveSGQN, batch: Batch) -> Ahead:
     """Roll the first transitions of a batch forward, as many as the config says."""
-    first = batch.part(slice(max(1, round(agent.config.ahead_share * len(batch.action)))))
+    first = batch.part(slice(agent.config.rolled_forward(len(batch.action))))
     return look_ahead(agent, agent.predictor, first, agent.config.horizon)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 PRESETS = ("quick", "default", "cpu", "full")
 
@@ -38,17 +38,21 @@ class RunConfig:
     batch_size: int = 256
     """Samples in an update: transitions, or sequences."""
     eval_every: int = 1_000
-    """Steps between two evaluations (rows of the curve)."""
+    """Steps between two evaluations (rows of the curve), of which there is one at the end too."""
     checkpoint_seconds: float = 300.0
-    """A checkpoint is written at the first occasion after so many seconds: for an agent, between two episodes."""
+    """A checkpoint is written at the first occasion after so many seconds: between two episodes, of agents that act in
+    environments side by side after a row of the curve, of predictors at once."""
     threads: int = 1
     """Threads of torch. Small networks run faster on one than on two."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """`cpu`, `cuda`, or `auto`: `cuda` where there is one."""
     unit: ClassVar[str] = "agent steps"
     """What `steps` counts."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal:
+                check_choice(name, getattr(self, name), get_args(kind))
         for name in ("steps", "batch_size", "eval_every", "threads"):
             check_count(name, getattr(self, name))
 
@@ -68,8 +72,7 @@ class AgentConfig(RunConfig):
         super().__post_init__()
         for name in ("eval_episodes", "final_episodes"):
             check_count(name, getattr(self, name))
-        if not 0.0 <= self.gamma <= 1.0:
-            raise ValueError(f"gamma is {self.gamma}; a discount lies between 0 and 1.")
+        check_share("gamma", self.gamma)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,6 @@ class TrainConfig(AgentConfig):
         if self.eval_modes and not has_modes(self.env):
             raise ValueError(f"eval_modes is {self.eval_modes}; {self.env} has one scene, which no mode changes.")
         check_positive("reward_scale", self.reward_scale)
-        check_choice("replay", self.replay, ("uniform", "prioritised"))
 
 
 def check_count(name: str, value: int) -> None:
@@ -113,6 +115,12 @@ def check_positive(name: str, value: float) -> None:
     """Refuse a size that is zero or below."""
     if value <= 0.0:
         raise ValueError(f"{name} is {value}; it must be positive.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse what is no part of a whole."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} is {value}; it must lie between 0 and 1.")
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -146,19 +154,15 @@ class DQNConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 < self.target_tau <= 1.0:
-            raise ValueError(f"target_tau is {self.target_tau}; it must lie in (0, 1].")
         if not self.hidden:
             raise ValueError("hidden is empty; the head needs at least one layer before it.")
         if len(self.channels) not in (0, 2):
             raise ValueError(f"channels is {self.channels}; there are two convolutions, or for states none.")
-        check_positive("lr", self.lr)
-        for name in ("epsilon_start", "epsilon_end"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1.")
+        for name in ("lr", "target_tau"):
+            check_positive(name, getattr(self, name))
+        for name in ("target_tau", "epsilon_start", "epsilon_end"):
+            check_share(name, getattr(self, name))
         check_count("epsilon_steps", self.epsilon_steps)
-        check_choice("head", self.head, ("linear", "dueling"))
-        check_choice("target", self.target, ("max", "double"))
 
 
 @dataclass(frozen=True)
@@ -180,10 +184,11 @@ class DynaConfig(DQNConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("further", self.further, ("imagined", "replayed"))
         for name in ("ensemble", "branches", "rollout"):
             check_count(name, getattr(self, name))
         check_positive("model_lr", self.model_lr)
+        if self.batch_size == 1:
+            raise ValueError("batch_size is 1; the model measures how far the states of a batch are spread.")
         if not self.model_hidden:
             raise ValueError("model_hidden is empty; the model needs at least one layer before its outputs.")
         if self.n_step != 1:
@@ -222,16 +227,14 @@ class SACConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("objective", self.objective, ("sac", "rad", "drq", "svea"))
         check_choice("replay", self.replay, ("uniform",))
         if self.objective != "sac" and not self.strides:
             raise ValueError(f"{self.objective} augments pictures; from states, without strides, there is only sac.")
         if not self.hidden:
             raise ValueError("hidden is empty; actor and critic need at least one layer before their outputs.")
         for name in ("target_tau", "encoder_tau"):
-            if not 0.0 < getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1].")
-        for name in ("lr", "alpha"):
+            check_share(name, getattr(self, name))
+        for name in ("target_tau", "encoder_tau", "lr", "alpha"):
             check_positive(name, getattr(self, name))
         if self.alpha_lr < 0.0:
             raise ValueError(f"alpha_lr is {self.alpha_lr}; it must be positive, or 0 for a fixed temperature.")
@@ -258,14 +261,13 @@ class SGQNConfig(SACConfig):
         check_choice("objective", self.objective, ("sac",))
         if not self.strides:
             raise ValueError("SGQN looks at pictures; it needs the strides of an encoder.")
-        check_choice("masks", self.masks, ("saliency", "random"))
         if not 0.0 < self.rho < 1.0:
             raise ValueError(f"rho is {self.rho}; it must lie between 0 and 1.")
-        if not 0.0 < self.decoder_share <= 1.0:
-            raise ValueError(f"decoder_share is {self.decoder_share}; it must lie in (0, 1].")
+        check_share("decoder_share", self.decoder_share)
         if self.consistency < 0.0:
             raise ValueError(f"consistency is {self.consistency}; a weight is not negative.")
-        check_positive("decoder_lr", self.decoder_lr)
+        for name in ("decoder_lr", "decoder_share"):
+            check_positive(name, getattr(self, name))
 
 
 LEARNED = ("cdna", "shuffled")  # the predictors that are a network
@@ -295,17 +297,23 @@ class AheadConfig:
         Raises:
             ValueError: one of them does.
         """
-        check_choice("predictor", self.predictor, ("cdna", "copy", "background", "shuffled", "oracle"))
         check_count("context", self.context)
         if self.horizon < 2:
             raise ValueError(
                 f"horizon is {self.horizon}; N must be at least 2: s_{{t+1}} is real, and the states from t + 2 on are "
                 "predicted. Without any, this is the agent that is built upon."
             )
-        if not 0.0 < self.ahead_share <= 1.0:
-            raise ValueError(f"ahead_share is {self.ahead_share}; it must lie in (0, 1].")
-        if not 0.0 <= self.in_target <= 1.0:
-            raise ValueError(f"in_target is {self.in_target}; a share lies between 0 and 1.")
+        check_positive("ahead_share", self.ahead_share)
+        for name in ("ahead_share", "in_target"):
+            check_share(name, getattr(self, name))
+        if self.predictor == "shuffled" and self.rolled_forward(self.batch_size) == 1:
+            raise ValueError(
+                f"ahead_share is {self.ahead_share}; that is one sample of {self.batch_size}, and nothing to shuffle."
+            )
+
+    def rolled_forward(self, batch_size: int) -> int:
+        """How many samples of a batch are rolled forward; at least one."""
+        return max(1, round(self.ahead_share * batch_size))
 
 
 @dataclass(frozen=True)
@@ -328,8 +336,7 @@ class PredictiveSGQNConfig(AheadConfig, SGQNConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_ahead()
-        if not 0.0 <= self.in_consistency <= 1.0:
-            raise ValueError(f"in_consistency is {self.in_consistency}; a share lies between 0 and 1.")
+        check_share("in_consistency", self.in_consistency)
 
 
 @dataclass(frozen=True)
@@ -370,6 +377,8 @@ class CDNAConfig(RunConfig):
         for name in ("kernel_size", "lstm_kernel"):
             if getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; a kernel has a middle, so its side is odd.")
+        if self.context == 1:
+            raise ValueError("context is 1; what moves cannot be seen in a single frame.")
         longest = max(self.length, self.context + self.horizon)
         if longest > self.film_steps + 1:
             raise ValueError(f"film_steps is {self.film_steps}; sequences of {longest} frames do not fit in.")
@@ -408,8 +417,7 @@ class ActorCriticConfig(AgentConfig):
             check_count(name, getattr(self, name))
         for name in ("lr", "max_norm"):
             check_positive(name, getattr(self, name))
-        if not 0.0 <= self.gae_lambda <= 1.0:
-            raise ValueError(f"gae_lambda is {self.gae_lambda}; it must lie between 0 and 1.")
+        check_share("gae_lambda", self.gae_lambda)
         if self.eval_every % (self.n_envs * self.length) or self.steps % self.eval_every:
             raise ValueError(
                 f"an update takes {self.n_envs} × {self.length} steps: eval_every, {self.eval_every}, must be a "
@@ -476,10 +484,13 @@ def load(path: Path) -> RunConfig:
     """Read a config that `save` wrote.
 
     Raises:
-        ValueError: it is of a kind, or has a field, that is not known here.
+        ValueError: it is no config, or of a kind, or has a field, that is not known here.
     """
-    content = json.loads(path.read_text())
-    kind = content.pop("kind")
+    try:
+        content = json.loads(path.read_text())
+        kind = content.pop("kind")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not the config of a training.") from error
     if kind not in KINDS:
         raise ValueError(f"{path} holds a {kind}, of which this version of the package knows nothing.")
     if unknown := unknown_fields(KINDS[kind], content):
@@ -501,10 +512,14 @@ def with_tuples(value: Any) -> Any:
     return value
 
 
-def differences(a: RunConfig, b: RunConfig) -> str:
-    """The fields in which two configs differ, as `name: a -> b`; empty where they are equal."""
+NOT_LEARNED_FROM = ("seed", "checkpoint_seconds", "threads", "device", "eval_modes")
+"""The fields in which runs may differ that are stored under one name."""
+
+
+def differences(a: RunConfig, b: RunConfig, besides: tuple[str, ...] = ()) -> str:
+    """The fields, besides some, in which two configs differ, as `name: a -> b`; empty where they are equal."""
     old, new = as_json(a), as_json(b)
-    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    changed = [name for name in {**old, **new} if name not in besides and old.get(name) != new.get(name)]
     return ", ".join(f"{name}: {old.get(name)} -> {new.get(name)}" for name in changed)
 
 
@@ -728,7 +743,7 @@ PIXEL_SIZES: dict[str, dict[str, Any]] = {
 }
 AHEAD_SIZES = {
     **PIXEL_SIZES,
-    "quick": {**PIXEL_SIZES["quick"], "env_kwargs": {}},  # frames as the stored predictor knows them
+    "quick": {**PIXEL_SIZES["quick"], "ahead_share": 0.25, "env_kwargs": {}},  # frames of the stored predictor's size
     "default": {**PIXEL_SIZES["default"], "batch_size": 64},
     "full": {**PIXEL_SIZES["full"], "model": "cdna-84", "ahead_share": 1.0},
 }

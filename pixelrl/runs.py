@@ -14,6 +14,7 @@ The runs that the book shows lie in the repository's `runs/`, one folder a seed:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -28,12 +29,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pixelrl import checkpoint, envs, presets
 
 FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors")
-MODES = "modes.csv"
+MODES_FILE = "modes.csv"
 PACKAGE = Path(__file__).parent
 
 
@@ -89,11 +90,11 @@ def kept(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save(folder: Path, run: Run) -> None:
     """Write a finished run; its checksums come last, so that a folder that has them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODES).unlink(missing_ok=True)
+    (folder / MODES_FILE).unlink(missing_ok=True)
     presets.save(folder / "config.json", run.config)
     run.curve.to_csv(folder / "curve.csv", index=False)
     (folder / "meta.json").write_text(json.dumps(run.meta, indent=1) + "\n")
-    save_file({name: tensor.contiguous() for name, tensor in run.policy.items()}, folder / "policy.safetensors")
+    checkpoint.save_tensors(run.policy, folder / "policy.safetensors")
     checkpoint.write_sums(folder, FILES)
     if run.modes is not None:
         write_modes(folder, run.modes)
@@ -111,20 +112,20 @@ def read(folder: Path) -> Run:
         curve=read_table(folder / "curve.csv"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
-        modes=read_table(folder / MODES, keep_default_na=False) if (folder / MODES).is_file() else None,
+        modes=read_table(folder / MODES_FILE, keep_default_na=False) if (folder / MODES_FILE).is_file() else None,
     )
 
 
 def files(folder: Path) -> tuple[str, ...]:
     """The files of a finished run."""
-    return (*FILES, MODES) if (folder / MODES).is_file() else FILES
+    return (*FILES, MODES_FILE) if (folder / MODES_FILE).is_file() else FILES
 
 
 def add_modes(folder: Path, table: pd.DataFrame) -> None:
-    """Add returns in generalisation modes to a finished run; what it holds of the same mode and videos is replaced."""
+    """Add returns in generalisation modes to a finished run; what it holds of the same episodes is replaced."""
     run = read(folder)
     if run.modes is not None:
-        key = ["mode", "videos"]
+        key = ["mode", "videos", "episode"]
         again = run.modes.set_index(key).index.isin(table.set_index(key).index)
         table = pd.concat([run.modes[~again], table], ignore_index=True)
     write_modes(folder, table)
@@ -132,10 +133,10 @@ def add_modes(folder: Path, table: pd.DataFrame) -> None:
 
 def write_modes(folder: Path, table: pd.DataFrame) -> None:
     """Put a table in the place of what a run has; it is a whole run before, afterwards, and at any moment between."""
-    partial = folder / f".{MODES}"
+    partial = folder / f".{MODES_FILE}"
     table.to_csv(partial, index=False)
-    checkpoint.write_sums(folder, files(folder), {MODES: partial})
-    partial.replace(folder / MODES)
+    checkpoint.write_sums(folder, files(folder), {MODES_FILE: partial})
+    partial.replace(folder / MODES_FILE)
     checkpoint.write_sums(folder, files(folder))
 
 
@@ -218,21 +219,30 @@ def store(source: Path, folder: Path | None = None) -> Path:
     """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now.
 
     Raises:
-        ValueError: a run of another preset is stored there.
+        ValueError: what is stored under that method was trained in another way.
+        checkpoint.DamagedError: the training is not whole, or its copy is not.
     """
     run = read(source)
-    target = (folder or library()) / name_of(run.config) / f"seed-{run.config.seed}"
-    if (target / "config.json").is_file():
-        ours, theirs = run.config.preset, presets.load(target / "config.json").preset
-        if ours != theirs:
-            raise ValueError(f"{target} holds a run of preset {theirs}, this one is {ours}; remove that one first.")
-    fresh = target.with_name(f".{target.name}")
-    shutil.rmtree(fresh, ignore_errors=True)
+    method = (folder or library()) / name_of(run.config)
+    for other in sorted(method.glob("seed-*/config.json")):
+        if changed := presets.differences(presets.load(other), run.config, presets.NOT_LEARNED_FROM):
+            raise ValueError(
+                f"{other.parent} was trained in another way ({changed}), and one name is for one way. Remove what is "
+                "stored there, or let PIXELRL_RUNS name another place."
+            )
+    target = method / f"seed-{run.config.seed}"
+    fresh, old = target.with_name(f".{target.name}"), target.with_name(f".{target.name}.old")
+    for left in (fresh, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     fresh.mkdir(parents=True)
     for name in (*files(source), checkpoint.SUMS):
         shutil.copy2(source / name, fresh / name)
-    shutil.rmtree(target, ignore_errors=True)
-    return fresh.rename(target)
+    checkpoint.check_sums(fresh, files(source))
+    if target.is_dir():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
 
 
 def provenance(stored: list[Run]) -> str:
@@ -246,7 +256,7 @@ def provenance(stored: list[Run]) -> str:
     places = [place for run in stored for place in (run.meta, *run.meta.get("earlier", []))]
     return (
         f"{count}; {first.config.steps:,} {first.config.unit}; "
-        f"{took} a run on {each(place['hardware']['processor'] for place in places)}, "
+        f"{took} a run on {each(machine(place['hardware']) for place in places)}, "
         f"torch {each(place['versions']['torch'] for place in places)}, "
         f"commit {each(short(place['commit']) for place in places)}; made by: {command(first)}"
     )
@@ -255,6 +265,11 @@ def provenance(stored: list[Run]) -> str:
 def each(words: Iterable[str]) -> str:
     """All different ones, in a row."""
     return " and ".join(sorted(set(words)))
+
+
+def machine(hardware: dict[str, Any]) -> str:
+    """The processor, and the GPU beside it."""
+    return hardware["processor"] + (f" with {hardware['gpu']}" if hardware.get("gpu") else "")
 
 
 def short(commit: str) -> str:
@@ -271,7 +286,7 @@ def command(run: Run) -> str:
         usual, option = getattr(preset, name), f"--{name.replace('_', '-')}"
         if isinstance(value, dict):
             for key in value:
-                if value[key] != usual.get(key):
+                if config.env != preset.env or value[key] != usual.get(key):
                     words += [f"{option}.{key}", *listed(value[key])]
         elif value != usual:
             words += [option, *listed(value)]
@@ -283,16 +298,38 @@ def listed(value: Any) -> list[str]:
     return [str(part) for part in (value if isinstance(value, tuple) else (value,))]
 
 
+def digest(group: list[Run]) -> str:
+    """SHA-256 of the parameters of some runs, as hexadecimal digits."""
+    total = hashlib.sha256()
+    for run in group:
+        for name, tensor in sorted(run.policy.items()):
+            total.update(name.encode())
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
 class Journal:
-    """How long a training takes, and where it is made, over all its interruptions.
+    """How long a training takes, where it is made, and what it builds on, over all its interruptions.
 
     Args:
-        before: what a checkpoint kept of it.
+        built_on: digests of the networks that it takes from finished trainings, by name.
+        before: what a checkpoint kept of the journal.
+
+    Raises:
+        ValueError: such a network is another one than before.
     """
 
-    def __init__(self, before: dict[str, Any] | None = None) -> None:
+    def __init__(self, built_on: dict[str, str] | None = None, before: dict[str, Any] | None = None) -> None:
         self.before, self.started = before["seconds"] if before else 0.0, time.perf_counter()
         self.places = before["places"] if before else []
+        known = before.get("built_on", {}) if before else {}
+        self.built_on = {**known, **(built_on or {})}
+        for name in known:
+            if self.built_on[name] != known[name]:
+                raise ValueError(
+                    f"{name} is not what it was when this training began, which builds on it. Put that one back, or "
+                    "begin anew in another folder."
+                )
         if (here := surroundings()) not in self.places[-1:]:  # taken now: the files may change while it runs
             self.places = [*self.places, here]
 
@@ -303,12 +340,13 @@ class Journal:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"seconds": self.seconds, "places": self.places}
+        return {"seconds": self.seconds, "places": self.places, "built_on": self.built_on}
 
     def meta(self) -> dict[str, Any]:
-        """For a finished run: seconds; versions, hardware and commit at its end; and `earlier` ones that differ."""
+        """For a finished run: seconds; versions, hardware and commit at its end, and `earlier` ones; `built_on`."""
         *earlier, last = self.places
-        return {"seconds": round(self.seconds, 1), **last, **({"earlier": earlier} if earlier else {})}
+        told = {"earlier": earlier, "built_on": self.built_on}
+        return {"seconds": round(self.seconds, 1), **last, **{name: value for name, value in told.items() if value}}
 
 
 def surroundings() -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """One training loop for every agent of the book, which can be interrupted at any time.
 
-The loop knows four things of an agent: `act`, `update`, `state_dict`, `load_state_dict`. A training resumes
-bit for bit because every source of randomness is either in the checkpoint or derived from the seed: episode
-k always starts from the k-th seed, and a checkpoint is written between two episodes, so that the
-environment itself never has to be saved.
+The loop knows four things of an agent: `act`, `update`, `state_dict`, `load_state_dict`; around it, an agent tells its
+`device`, and with `policy` what a finished run keeps. A training resumes bit for bit because every source of randomness
+is either in the checkpoint or derived from the seed: episode k always starts from the k-th seed, and a checkpoint is
+written between two episodes, so that the environment itself never has to be saved.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
 from pixelrl.dynamics import ModelTraining
 from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
+from pixelrl.footage import FILMED
 from pixelrl.parallel import ParallelTraining
 from pixelrl.predictor import PredictorTraining
 from pixelrl.presets import (
+    LEARNED,
     ActorCriticConfig,
     AheadConfig,
     CDNAConfig,
@@ -121,7 +123,8 @@ class Training:
         self.config = config
         self.env = self.make_env()
         self.agent = build_agent(config, self.env)
-        getattr(self.agent, "predictor", None)  # if it asks for a network that is nowhere, it says so now
+        if isinstance(config, AheadConfig):
+            self.agent.predictor  # noqa: B018 - if it asks for a network that is nowhere, it says so now
         self.replay = build_replay(config, self.env, self.agent.device)
         if self.agent.device.type == "cuda" and not asks_simulator(config):
             self.agent.update = RecordedUpdate(self.agent.update, self.agent.device)
@@ -203,7 +206,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         set_random_states(state)
-        self.journal = runs.Journal(state["journal"])
+        self.journal = runs.Journal(self.journal.built_on, state["journal"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
 
@@ -226,9 +229,23 @@ TRAININGS: dict[type[RunConfig], type] = {
 """What makes a training of a config; of every other, `Training`."""
 
 
+def built_on(config: RunConfig) -> dict[str, list[runs.Run]]:
+    """The finished trainings of which a training takes a network, by name."""
+    if isinstance(config, CDNAConfig):
+        return {name: runs.load(name) for name, _ in FILMED if name}
+    if isinstance(config, AheadConfig) and config.predictor in LEARNED:
+        return {config.model: [runs.trained(config.model, config.preset)]}
+    if isinstance(config, I2AConfig) and config.model != "copy":
+        return {config.model: runs.load(config.model)[:1]}
+    return {config.teacher: runs.load(config.teacher)[:1]} if isinstance(config, DynamicsConfig) else {}
+
+
 def begin(config: RunConfig) -> Any:
     """A training of the kind that its config asks for, not a step taken yet."""
-    return TRAININGS.get(type(config), Training)(config)
+    journal = runs.Journal({name: runs.digest(group) for name, group in built_on(config).items()})
+    training = TRAININGS.get(type(config), Training)(config)
+    training.journal = journal  # begun before anything is filmed
+    return training
 
 
 def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool = False) -> runs.Run:
@@ -324,7 +341,7 @@ def learn(training: Any, folder: Path | None = None, tensorboard: bool = False) 
     with tqdm(total=config.steps, initial=training.step, desc=config.method, unit="step") as bar:
         while not training.finished:
             training.advance()
-            if training.step % config.eval_every == 0:
+            if training.step % config.eval_every == 0 or training.finished:
                 training.add_row()
                 report(training, bar, folder, board)
             due = time.perf_counter() - saved >= config.checkpoint_seconds and not training.finished

@@ -178,14 +178,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, d
 def test_a_training_that_went_back_can_save_again(tmp_path: Path) -> None:
     for step in (100, 200):
         checkpoint.save(tmp_path, step, {"step": step})
-    for step in (100, 200):
-        flip(tmp_path / f"checkpoint-{step:010d}" / "state.json")
+    flip(tmp_path / "checkpoint-0000000200" / "state.json")
     with pytest.warns(UserWarning, match="damaged"):
-        assert checkpoint.newest(tmp_path) is None
-    for step in (50, 90):  # from the start again: these are what is to be kept, not the damaged ones ahead
+        assert checkpoint.newest(tmp_path) == {"step": 100}
+    checkpoint.save(tmp_path, 150, {"step": 150})  # which is what is to be kept, not the damaged one ahead
+    assert checkpoint.newest(tmp_path) == {"step": 150}
+    assert steps(tmp_path) == [100, 150]
+
+
+def test_where_all_are_damaged_nothing_begins_anew_by_itself(tmp_path: Path) -> None:
+    """A folder that is not wholly there yet, as on a network drive, may be whole again tomorrow."""
+    for step in (100, 200):
         checkpoint.save(tmp_path, step, {"step": step})
-    assert checkpoint.newest(tmp_path) == {"step": 90}
-    assert steps(tmp_path) == [50, 90]
+        (tmp_path / f"checkpoint-{step:010d}" / "SHA256SUMS").rename(tmp_path / f"sums-{step}")
+    with (
+        pytest.warns(UserWarning, match="0200 has no SHA256SUMS"),
+        pytest.raises(checkpoint.DamagedError, match="0100 has no SHA256SUMS.*No other checkpoint is whole"),
+    ):
+        checkpoint.newest(tmp_path)
+    for step in (100, 200):
+        (tmp_path / f"sums-{step}").rename(tmp_path / f"checkpoint-{step:010d}" / "SHA256SUMS")
+    assert checkpoint.newest(tmp_path) == {"step": 200}
 
 
 def test_the_same_step_can_be_saved_again(tmp_path: Path) -> None:

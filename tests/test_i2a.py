@@ -243,3 +243,24 @@ def test_the_copy_is_right_where_nothing_moves() -> None:
     found = dynamics.accuracy(CopyModel(), play)
     assert found["boards_right"] == 0.75
     assert found["rewards_found"] == 0.0
+
+
+@pytest.mark.usefixtures("stored")
+def test_how_it_is_evaluated_changes_nothing_of_what_is_learned() -> None:
+    """Although what it imagines in these episodes is drawn."""
+    one, other = (
+        train(presets.get("i2a", "quick", eval_episodes=episodes, device="cpu")).policy for episodes in (1, 3)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    training = ParallelTraining(presets.get("i2a", "quick", device="cpu"))
+    torch.manual_seed(1)
+    first = training.played(4, 7)
+    torch.manual_seed(2)
+    assert (training.played(4, 7) == first).all()
+
+
+def test_the_game_is_judged_in_environments_with_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    monkeypatch.setattr(dynamics, "record", lambda teacher, steps, seed: seeds.append(seed) or small_play())
+    dynamics.ModelTraining(presets.get("breakout-model", "quick", device="cpu"))
+    assert abs(seeds[1] - seeds[0]) >= dynamics.ROOMS

@@ -120,6 +120,7 @@ OUT_OF_RANGE = [
     ("replay", "lifo"),
     ("head", "duelling"),
     ("target", "triple"),
+    ("device", "tpu"),
 ]
 
 
@@ -158,6 +159,13 @@ def test_configs_of_another_version_are_refused(old: dict[str, Any], message: st
     path.write_text(json.dumps(json.loads(path.read_text()) | old))
     with pytest.raises(ValueError, match=f"config.json.*{message}"):
         presets.load(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "3", '{"method": "sac"}'])
+def test_what_is_no_config_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json is not the config of a training"):
+        presets.load(tmp_path / "config.json")
 
 
 def test_differences_are_named() -> None:

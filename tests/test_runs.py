@@ -150,6 +150,8 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
     assert "a run on Abacus 3000 and Loom, torch 1.2.3 and 9.8.7, commit 0123456+ and fedcba9;" in moved
     elsewhere = replace(stored[1], meta={**stored[1].meta, "hardware": {**hardware, "processor": "Quipu"}})
     assert "a run on Abacus 3000 and Quipu, torch 9.8.7, commit 0123456+;" in runs.provenance([elsewhere, stored[0]])
+    on_gpu = replace(stored[0], meta={**stored[0].meta, "hardware": {**hardware, "gpu": "Loom 9"}})
+    assert "a run on Abacus 3000 with Loom 9, torch" in runs.provenance([on_gpu])
     alone = runs.provenance([films])
     assert alone.startswith("1 run, seed 0; 12,345 updates; 5 min a run on")
 
@@ -196,22 +198,24 @@ def test_the_command_names_what_differs_from_the_preset() -> None:
 
 
 def test_the_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    scene = {"task": "walker-walk", "size": (40, 56)}
+    scene = {"task": "walker-walk", "size": (40, 56), "stack": 1, "camera": "side"}
     config = presets.get("sgqn", "cpu", seed=3, eval_modes=(), consistency=0.25, env_kwargs=scene)
     understood = []
     monkeypatch.setattr(training, "train", lambda config, *rest: understood.append(config) or finished()[0])
     monkeypatch.chdir(tmp_path)
-    main(runs.command(runs.Run(config, pd.DataFrame(), {}, {})).split()[3:])
-    assert understood == [config]
+    game = presets.get("dqn-pixels", "cpu", env="pixelrl/Atari-v0", env_kwargs={"game": "Pong", "stack": 4})
+    for each in (config, game):
+        main(runs.command(runs.Run(each, pd.DataFrame(), {}, {})).split()[3:])
+        assert understood.pop() == each
 
 
 def test_a_training_that_moved_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"commit": "a"}
     monkeypatch.setattr(runs, "surroundings", lambda: dict(here))
-    journal = runs.Journal(runs.Journal().state_dict())
+    journal = runs.Journal(before=runs.Journal().state_dict())
     assert journal.meta() == {"seconds": pytest.approx(0, abs=1), "commit": "a"}  # interrupted, but in one place
     here["commit"] = "b"
-    journal = runs.Journal({"seconds": 100.0, "places": journal.places})
+    journal = runs.Journal(before={"seconds": 100.0, "places": journal.places})
     assert journal.meta() == {"seconds": pytest.approx(100, abs=1), "commit": "b", "earlier": [{"commit": "a"}]}
 
 
@@ -226,9 +230,10 @@ def test_returns_in_modes_are_added_replaced_checked_and_stored(tmp_path: Path) 
     assert runs.read(folder).modes is None
     runs.add_modes(folder, pd.concat([modes_table("train", "", 1.0, 3.0), modes_table("video_hard", "a", 5.0)]))
     runs.add_modes(folder, pd.concat([modes_table("train", "", 7.0), modes_table("video_hard", "b", 9.0)]))
+    assert runs.read(folder).modes["return"].tolist() == [3.0, 5.0, 7.0, 9.0]  # the second episode is as it was
     stored = [runs.read(runs.store(folder, tmp_path / "library"))]
     means = [stats.mode_means(stored, *mode)[0] for mode in (("train", ""), ("video_hard", "a"), ("video_hard", "b"))]
-    assert means == [7.0, 5.0, 9.0]
+    assert means == [5.0, 5.0, 9.0]
     with pytest.raises(ValueError, match="dqn-cartpole, seed 0, was not played in video_easy a.*pixelrl modes"):
         stats.mode_means(stored, "video_easy", "a")
     with (folder / "modes.csv").open("a") as file:
@@ -266,14 +271,76 @@ def test_a_death_while_modes_are_added_harms_nothing(tmp_path: Path, monkeypatch
         assert len((folder / "SHA256SUMS").read_text().splitlines()) == 5
 
 
-def test_storing_again_leaves_nothing_of_the_old_run_and_no_other_preset_in_its_place(tmp_path: Path) -> None:
+def test_storing_again_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     run = finished()[0]
     runs.save(tmp_path / "a", replace(run, modes=modes_table("train", "", 1.0)))
     stored = runs.store(tmp_path / "a", tmp_path / "library")
     assert runs.read(stored).modes["return"].tolist() == [1.0]
     runs.save(tmp_path / "a", run)
     assert runs.read(runs.store(tmp_path / "a", tmp_path / "library")).modes is None
-    runs.save(tmp_path / "b", replace(run, config=replace(run.config, preset="cpu")))
-    with pytest.raises(ValueError, match="holds a run of preset quick, this one is cpu; remove that one first"):
-        runs.store(tmp_path / "b", tmp_path / "library")
     assert [path.name for path in stored.parent.iterdir()] == ["seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "cpu"}, "preset: quick -> cpu"),
+        ({"lr": 0.5}, "lr: .* -> 0.5"),
+        ({"lr": 0.5, "seed": 7}, "lr: .* -> 0.5"),
+        ({"env": "Acrobot-v1"}, "env: CartPole-v1 -> Acrobot-v1"),
+    ],
+)
+def test_under_one_name_runs_differ_in_their_seeds_alone(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run = finished()[0]
+    runs.save(tmp_path / "a", run)
+    stored = runs.store(tmp_path / "a", tmp_path / "library")
+    runs.save(tmp_path / "b", replace(run, config=replace(run.config, **changes)))
+    with pytest.raises(ValueError, match=f"seed-0 was trained in another way .{message}"):
+        runs.store(tmp_path / "b", tmp_path / "library")
+    runs.save(tmp_path / "c", replace(run, config=replace(run.config, seed=7, device="auto", threads=2)))
+    runs.store(tmp_path / "c", tmp_path / "library")
+    assert sorted(path.name for path in stored.parent.iterdir()) == ["seed-0", "seed-7"]
+    assert runs.read(stored).config == run.config
+
+
+def test_a_death_while_a_run_is_stored_again_loses_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Death(BaseException):
+        """Stands for the process being killed."""
+
+    run, rename = finished()[0], Path.rename
+    for moment in range(2):
+        source, library = tmp_path / str(moment), tmp_path / f"library {moment}"
+        runs.save(source, run)
+        stored, left = runs.store(source, library), [moment]
+
+        def dying(path: Path, target: Path, left: list[int] = left) -> Path:
+            if left[0] == 0:
+                raise Death
+            left[0] -= 1
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", dying)
+        with pytest.raises(Death):
+            runs.store(source, library)
+        monkeypatch.setattr(Path, "rename", rename)
+        kept = stored if moment == 0 else stored.with_name(".seed-0.old")
+        assert runs.read(kept).meta == run.meta
+        assert runs.store(source, library) == stored
+        assert [path.name for path in stored.parent.iterdir()] == ["seed-0"]
+
+
+def test_the_digest_is_of_all_parameters_of_all_runs_in_order() -> None:
+    one = finished()[0]
+    name = next(iter(one.policy))
+    other = replace(one, policy={**one.policy, name: one.policy[name] + 1e-3})
+    digests = [runs.digest(group) for group in ([one], [other], [one, other], [other, one], [one, one])]
+    assert len(set(digests)) == 5
+    assert runs.digest([replace(one, policy=dict(reversed(one.policy.items())))]) == digests[0]
+
+
+def test_a_training_goes_on_with_what_it_began_with() -> None:
+    before = runs.Journal({"cdna": "12ab"}).state_dict()
+    assert runs.Journal({"cdna": "12ab"}, before).meta()["built_on"] == {"cdna": "12ab"}
+    assert "built_on" not in runs.Journal().meta()
+    with pytest.raises(ValueError, match="cdna is not what it was when this training began"):
+        runs.Journal({"cdna": "34cd"}, before)

@@ -21,7 +21,7 @@ from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
-from pixelrl.train import Step, Training, build_replay, episode_seed, interact, train
+from pixelrl.train import Step, Training, build_replay, built_on, episode_seed, interact, train
 
 SMALL = {"steps": 240, "learning_starts": 60, "update_every": 3, "batch_size": 16, "replay_size": 90, "eval_every": 60}
 SMALL |= {"eval_episodes": 2, "final_episodes": 3, "hidden": (16,), "checkpoint_seconds": 0.0, "device": "cpu"}
@@ -409,3 +409,33 @@ def test_an_outside_agent_runs_on_our_environment() -> None:
     model.learn(220)
     assert model.num_timesteps == 220
     assert model.replay_buffer.observations.shape[2:] == (4, 40, 60)
+
+
+def test_the_last_row_is_of_the_end(tmp_path: Path) -> None:
+    for steps, rows in ((90, [60, 90]), (40, [40])):
+        config = replace(CONFIGS["states"], steps=steps)
+        run = train(config, tmp_path / str(steps))
+        assert run.curve["step"].tolist() == rows
+        assert (
+            run.curve.loc[rows.index(steps), "return"]
+            == evaluate(run.agent(), lambda: envs.make("CartPole-v1"), 2, CURVE_SEED).mean()
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("sac", []),
+        ("cdna-48", ["sac-state-hot", "sac-state"]),
+        ("predictive-sac", ["cdna-48"]),
+        ("predictive-sgqn-shuffled", ["cdna-48"]),
+        ("predictive-sgqn-copy", []),
+        ("i2a", ["breakout-model"]),
+        ("i2a-copy", []),
+        ("breakout-model", ["a2c-partly"]),
+    ],
+)
+def test_what_a_training_builds_on(method: str, names: list[str]) -> None:
+    found = built_on(presets.get(method, "quick"))
+    assert list(found) == names
+    assert all(group for group in found.values())
