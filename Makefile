@@ -42,9 +42,9 @@ book: $(INSTALLED)
 	@echo 'The book is ready. Open $(CURDIR)/$(PAGE)'
 
 test: export PIXELRL_PRESET = quick
-test: export PIXELRL_TRAININGS = $(CURDIR)/_build/trainings-of-tests
+test: override export PIXELRL_TRAININGS = $(CURDIR)/_build/trainings-of-tests
 test: lint
-	rm -rf $(PIXELRL_TRAININGS)
+	rm -rf _build/trainings-of-tests
 	$(BIN)/python -m pytest -n 2 --nbmake --cov --cov-report term tests notebooks
 
 lint: $(INSTALLED)

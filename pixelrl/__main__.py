@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from pixelrl import presets
 from pixelrl.envs.modes import MODES, usual_videos
+
+ENV_OPTION = "--env-kwargs."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from the last checkpoint")
+        goes_on = options.run in (run_train, run_experiment)
+        sys.exit("interrupted" + (": the same command goes on from the last checkpoint" if goes_on else ""))
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -38,7 +44,8 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
         help="train an agent, or go on where a training was interrupted",
-        epilog="Every field of the config is an option too: --seed 3 --steps 20000; --fields lists them.",
+        epilog="Every field of the config is an option too: --seed 3 --steps 20000; --fields lists them. And so is "
+        "every argument of the environment: --env-kwargs.size 32 32",
     )
     parser.add_argument("method", choices=presets.METHODS)
     parser.add_argument("--preset", choices=presets.PRESETS, default="default")
@@ -53,13 +60,47 @@ def run_train(options: argparse.Namespace, rest: list[str]) -> None:
     from pixelrl import runs
     from pixelrl.train import train
 
-    base = presets.get(options.method, options.preset)
+    kwargs, rest = environment_options(rest)
+    base = presets.get(options.method, options.preset, env_kwargs=kwargs)
     config = tyro.cli(
         type(base), default=base, args=["--help"] if options.fields else rest, prog="fields of the config"
     )
+    if config.env != base.env:  # which does not take what the method's own does
+        config = replace(config, env_kwargs=kwargs)
     folder = options.folder or runs.folder_for(config)
     run = train(config, folder, options.tensorboard)
     print(f"{folder}: {run.summary()}, {run.meta['seconds']} s")
+
+
+def environment_options(words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Of a command line, the arguments of the environment, written as in Python or as plain words; and the rest.
+
+    Raises:
+        ValueError: one has no value.
+    """
+    found: dict[str, list[str]] = {}
+    rest: list[str] = []
+    here = rest
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            ours = name.startswith(ENV_OPTION)
+            here = found.setdefault(name.removeprefix(ENV_OPTION), []) if ours else rest
+            word = value if ours else word
+        if word:
+            here.append(word)
+    if empty := [name for name, values in found.items() if not values]:
+        raise ValueError(f"{ENV_OPTION}{empty[0]} needs a value.")
+    values = {name: tuple(map(literal, values)) for name, values in found.items()}
+    return {name: each if len(each) > 1 else each[0] for name, each in values.items()}, rest
+
+
+def literal(word: str) -> Any:
+    """A number, None, True, ..., or else the word itself."""
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 def add_store(commands: argparse._SubParsersAction) -> None:

@@ -25,8 +25,10 @@ import torch
 
 from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
+from pixelrl.envs.control import check_task
 from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import episodes_played, evaluate_modes
+from pixelrl.foresight import check_films
 from pixelrl.presets import LEARNED, AheadConfig, RunConfig, TrainConfig
 from pixelrl.runs import Run
 from pixelrl.train import alone_in, train
@@ -69,10 +71,12 @@ def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], pre
         preset: one of `presets.PRESETS`.
 
     Raises:
-        ValueError: a method is none of a task of the suite, and tasks are named.
+        ValueError: there is no such task, or tasks are named and a method is none of a task of the suite.
     """
-    configs = []
-    for seed, task, method in product(seeds, list(tasks) or [None], methods):
+    configs, tasks = [], list(dict.fromkeys(tasks))
+    for task in tasks:
+        check_task(task)
+    for seed, task, method in product(dict.fromkeys(seeds), tasks or [None], dict.fromkeys(methods)):
         config = presets.get(method, preset, seed=seed)
         if task is not None:
             if "task" not in config.env_kwargs:
@@ -230,8 +234,10 @@ def run_on_cluster(configs: list[RunConfig], modes: Modes, per_gpu: int, progres
         per_gpu: trainings that share a GPU; without GPUs, each takes a core.
         progress: is told when they end.
     """
-    import ray
-
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("RAY_ADDRESS is set, and Ray is not installed: pip install ray") from error
     passed = {name: value for name, value in os.environ.items() if name.startswith(("PIXELRL_", "MUJOCO_"))}
     passed["PIXELRL_TRAININGS"] = str(runs.trainings().absolute())  # the machines work in folders of their own
     passed["PIXELRL_RUNS"] = str(runs.library().absolute())
@@ -265,7 +271,7 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
         per_gpu: trainings that share a GPU.
 
     Raises:
-        ValueError: a number below 1, or no mode of that name.
+        ValueError: a number below 1, no mode of that name, or a predictor that was not trained on what an agent sees.
         FileNotFoundError: there are no videos where the modes are to find them.
     """
     presets.check_count("workers", workers)
@@ -274,12 +280,14 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
     if left:
         modes.check()
     gpus = visible_gpus() * per_gpu or [""] * workers
-    print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{needed(left, len(gpus))}")
     first = missing_predictors(left)
+    cluster = bool(os.environ.get("RAY_ADDRESS"))
+    time_left = "" if cluster else needed(left, len(gpus))
+    print(f"{len(configs)} trainings, {len(configs) - len(left)} of them finished before{time_left}")
     then = [config for config in left if config not in first]
     progress = Progress(len(first) + len(then))
     for stage in filter(None, (first, then)):
-        if os.environ.get("RAY_ADDRESS"):
+        if cluster:
             run_on_cluster(stage, modes, per_gpu, progress)
         else:
             run_here(stage, modes, gpus, progress)
@@ -293,17 +301,23 @@ def visible_gpus() -> list[str]:
 
 
 def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
-    """The video predictors that agents ask for, and that are neither stored nor trained; a damaged one is there."""
-    asked = [config for config in configs if isinstance(config, AheadConfig) and config.predictor in LEARNED]
-    missing = []
-    for name, preset in sorted({(config.model, config.preset) for config in asked}):
+    """The video predictors that agents ask for, and that are neither stored nor trained; a damaged one is there.
+
+    Raises:
+        ValueError: one would be of no use to the agent that asks for it.
+    """
+    missing = {}
+    for config in configs:
+        if not isinstance(config, AheadConfig) or config.predictor not in LEARNED:
+            continue
         try:
-            runs.trained(name, preset)
+            films = runs.trained(config.model, config.preset).config
         except FileNotFoundError:
-            missing.append(presets.get(name, preset))
+            films = missing[config.model, config.preset] = presets.get(config.model, config.preset)
         except DamagedError:
             continue  # its agents will say so, and the others are trained
-    return missing
+        check_films(config, films)
+    return list(missing.values())
 
 
 def done_with(config: RunConfig, modes: Modes) -> bool:

@@ -20,6 +20,7 @@ from pixelrl.replay import Replay
 
 TASKS = ("cartpole-swingup", "cartpole-balance")
 FILMED = ((None, 0.0), ("sac-state-hot", 0.3), ("sac-state", 0.0), ("sac-state", 0.5))  # stored agents, and their noise
+PATIENCE = 4.0
 Policy = Callable[[np.ndarray], np.ndarray]  # from the state (n,) that the suite measures to an action (A,)
 
 
@@ -34,13 +35,13 @@ class Film(NamedTuple):
     """(T + 1, n) float64: where the joints are; of the cartpole, the cart (m) and the pole's angle (rad)."""
 
 
-def random_policy(rng: np.random.Generator, n_actions: int, patience: float = 4.0) -> Policy:
-    """Uniform actions, each held for `patience` agent steps on average, so that the cart gets somewhere."""
+def random_policy(rng: np.random.Generator, n_actions: int) -> Policy:
+    """Uniform actions, each held for `PATIENCE` agent steps on average, so that the cart gets somewhere."""
     held = rng.uniform(-1, 1, n_actions).astype(np.float32)
 
     def act(state: np.ndarray) -> np.ndarray:
         nonlocal held
-        if rng.random() < 1 / patience:
+        if rng.random() < 1 / PATIENCE:
             held = rng.uniform(-1, 1, n_actions).astype(np.float32)
         return held
 

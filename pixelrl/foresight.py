@@ -14,7 +14,7 @@ from pixelrl import envs, runs
 from pixelrl.cdna import CDNA, as_bytes, as_numbers, cropped, padded, remembered
 from pixelrl.footage import TASKS
 from pixelrl.predictor import load_model
-from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
+from pixelrl.presets import CDNAConfig, PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 
 
@@ -88,10 +88,18 @@ class OraclePredictor:
 
     Args:
         env: the agent's, a `ControlPixels` environment; its physics are overwritten with every step.
+
+    Raises:
+        ValueError: its scene is another one in each episode, as where a target is put somewhere else.
     """
 
     def __init__(self, env: Any) -> None:
-        env.reset(seed=0)  # begins the scenery
+        scenes = []
+        for seed in range(2):
+            env.reset(seed=seed)  # begins the scenery, too
+            scenes.append(env.get_wrapper_attr("scene")())
+        if scenes[0] != scenes[1]:
+            raise ValueError(f"{env.unwrapped.task} has another scene in each episode, which the oracle does not know.")
         self.env = env
 
     def begin(self, batch: Batch) -> None:
@@ -105,12 +113,33 @@ class OraclePredictor:
         return torch.from_numpy(np.stack(frames)).to(action.device)
 
 
+def check_films(config: PredictiveSACConfig | PredictiveSGQNConfig, films: CDNAConfig) -> None:
+    """Refuse a network that was not trained on what an agent sees.
+
+    Args:
+        config: of the agent.
+        films: with which the network was trained, or would be.
+
+    Raises:
+        ValueError: it was trained on frames of another size, with another action repeat, on other tasks, ...
+    """
+    task = config.env_kwargs.get("task", TASKS[0])
+    if task not in TASKS:
+        raise ValueError(f"{config.model} was trained on films of {', '.join(TASKS)}; the agent's task is {task}.")
+    seen, filmed = ({**kwargs, "task": None, "stack": None} for kwargs in (config.env_kwargs, films.env_kwargs))
+    for name in {**filmed, **seen}:
+        if filmed.get(name) != seen.get(name):
+            raise ValueError(
+                f"{config.model} was trained with a {name} of {filmed.get(name)}; the agent's is {seen.get(name)}."
+            )
+
+
 def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: torch.device) -> Predictor:
     """The predictor that a config names.
 
     Raises:
         FileNotFoundError: its network is neither stored nor trained.
-        ValueError: its network was trained on frames of another size, with another action repeat, or on other tasks.
+        ValueError: its network was not trained on what the agent sees, or the oracle cannot know the agent's scene.
     """
     if config.predictor == "copy":
         return CopyPredictor()
@@ -119,12 +148,6 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
     if config.predictor == "oracle":
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
     run = runs.trained(config.model, config.preset)
-    for name in ("size", "repeat"):
-        filmed, asked = run.config.env_kwargs.get(name), config.env_kwargs.get(name)
-        if filmed != asked:
-            raise ValueError(f"{config.model} was trained with a {name} of {filmed}; the agent's is {asked}.")
-    if config.env_kwargs.get("task", TASKS[0]) not in TASKS:
-        task = config.env_kwargs["task"]
-        raise ValueError(f"{config.model} was trained on films of {', '.join(TASKS)}; the agent's task is {task}.")
+    check_films(config, run.config)
     foresight = CDNAPredictor(load_model(run).to(device))
     return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight

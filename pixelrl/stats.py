@@ -14,6 +14,7 @@ from scipy.stats import trim_mean
 
 from pixelrl.runs import Run
 
+TAILS = (0.025, 0.975)  # between them lies an interval of 95 %
 Statistic = Callable[..., np.ndarray]
 
 
@@ -37,15 +38,12 @@ def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
     return trim_mean(values, 0.25, axis=axis)
 
 
-def estimate(
-    values: np.ndarray, statistic: Statistic = np.mean, level: float = 0.95, resamples: int = 2_000
-) -> Estimate:
-    """A statistic over seeds, with a percentile bootstrap interval that resamples the seeds; one seed has none.
+def estimate(values: np.ndarray, statistic: Statistic = np.mean, resamples: int = 2_000) -> Estimate:
+    """A statistic over seeds, with a 95 % percentile bootstrap interval that resamples the seeds; one seed has none.
 
     Args:
         values: (seeds,) or (seeds, columns).
         statistic: takes `axis`: `np.mean`, `iqm`, `np.median`.
-        level: coverage of the interval.
         resamples: bootstrap samples.
 
     Raises:
@@ -60,18 +58,17 @@ def estimate(
     rng = np.random.default_rng(0)  # the same interval whenever the page is built
     chosen = rng.integers(len(values), size=(resamples, len(values)))
     samples = statistic(values[chosen], axis=1)
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(samples, TAILS, axis=0)
     return Estimate(value, low, high)
 
 
-def probability_of_improvement(
-    ours: np.ndarray, theirs: np.ndarray, level: float = 0.95, resamples: int = 2_000
-) -> Estimate:
+def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, resamples: int = 2_000) -> Estimate:
     """How probable it is that a seed of ours ends above one of theirs, a tie counting half (Agarwal et al. 2021).
+
+    With a 95 % bootstrap interval over the seeds of both, if both have two or more.
 
     Args:
         ours, theirs: (seeds,) of the two methods; each is resampled for the interval.
-        level: coverage of the interval.
         resamples: bootstrap samples.
 
     Raises:
@@ -81,11 +78,13 @@ def probability_of_improvement(
     if min(len(ours), len(theirs)) == 0 or not np.isfinite(np.concatenate([ours, theirs])).all():
         raise ValueError(f"a comparison needs finite values of one seed or more on each side; got {ours} and {theirs}.")
     better = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)  # every pair of seeds
+    if min(better.shape) == 1:
+        return Estimate(better.mean(), np.nan, np.nan)
     rng = np.random.default_rng(0)
     rows = rng.integers(len(ours), size=(resamples, len(ours), 1))
     columns = rng.integers(len(theirs), size=(resamples, 1, len(theirs)))
     samples = better[rows, columns].mean(axis=(1, 2))
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(samples, TAILS)
     return Estimate(better.mean(), low, high)
 
 

@@ -108,7 +108,13 @@ def checked(alt: str) -> str:
 
 
 def images(pictures: list[np.ndarray], titles: list[str], alt: str, columns: int = 4, **imshow: Any) -> None:
-    """Show pictures (H, W) or (H, W, 3) side by side, each under its title."""
+    """Show pictures (H, W) or (H, W, 3) side by side, each under its title.
+
+    Raises:
+        ValueError: there are not as many titles as pictures.
+    """
+    if len(pictures) != len(titles):
+        raise ValueError(f"there are {len(pictures)} pictures and {len(titles)} titles.")
     rows = -(-len(pictures) // columns)
     height, width = pictures[0].shape[:2]
     fig, axes = plt.subplots(rows, columns, figsize=(10, rows * (10 / columns * height / width + 0.4)), squeeze=False)

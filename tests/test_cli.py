@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from pixelrl import runs
-from pixelrl.__main__ import main
+from pixelrl.__main__ import environment_options, main
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,8 @@ def test_a_finished_training_is_read_not_repeated(capsys: pytest.CaptureFixture[
     [
         (["store", "nowhere"], "nowhere has no SHA256SUMS"),
         (["train", "dqn-cartpole", "--preset", "quick", "--env", "Nope-v0"], "there is no environment 'Nope-v0'"),
+        (["train", "dqn-pixels", "--preset", "quick", "--env-kwargs.sise", "8"], "unexpected keyword argument 'sise'"),
+        (["train", "dqn-pixels", "--preset", "quick", "--env-kwargs.size"], "--env-kwargs.size needs a value"),
     ],
 )
 def test_a_wrong_call_is_one_line(arguments: list[str], message: str) -> None:
@@ -78,3 +81,35 @@ def test_a_trained_agent_is_played_in_modes(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as stop:
         main(["modes", "here", "--videos", "nowhere"])
     assert "no folder nowhere/video_easy" in str(stop.value.code)
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "rest"),
+    [
+        ("--seed 3 --env-kwargs.size 20 40 --lr 0.5", {"size": (20, 40)}, "--seed 3 --lr 0.5"),
+        ("--env-kwargs.repeat=4 --env-kwargs.task walker-walk", {"repeat": 4, "task": "walker-walk"}, ""),
+        ("--env-kwargs.labels True --env-kwargs.videos None", {"labels": True, "videos": None}, ""),
+        ("--hidden 16 16", {}, "--hidden 16 16"),
+    ],
+)
+def test_arguments_of_the_environment_are_any(words: str, found: dict, rest: str) -> None:
+    assert environment_options(words.split()) == (found, rest.split())
+
+
+@pytest.mark.parametrize(("command", "told"), [("train dqn-cartpole", "goes on from"), ("prepare", "interrupted")])
+def test_only_what_can_go_on_says_so(command: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelrl.train.train", interrupt)
+    monkeypatch.setattr("pixelrl.prepare.main", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert told in str(stop.value.code)
+    assert ("goes on" in str(stop.value.code)) == command.startswith("train")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed_at_once() -> None:
+    with pytest.raises(SystemExit, match="error: device is cuda, and torch finds no GPU here"):
+        main("train dqn-cartpole --preset quick --device cuda".split())

@@ -117,6 +117,7 @@ def test_a_resumed_training_equals_an_unbroken_one(tmp_path: Path) -> None:
         ({"branches": 0}, "branches"),
         ({"ensemble": 0}, "ensemble"),
         ({"rollout": 0}, "rollout"),
+        ({"batch_size": 1}, "batch_size"),
     ],
 )
 def test_bad_fields_are_refused(changes: dict, complaint: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 import time
@@ -40,7 +40,7 @@ def test_a_grid_has_every_method_of_a_seed_before_the_next_seed() -> None:
     names = [f"{runs.folder_for(config).parent.parent.name} {config.seed}" for config in configs]
     first = ["sac 0", "svea 0", "sac-walker-walk 0", "svea-walker-walk 0"]
     assert names == first + [name.replace("0", "3") for name in first]
-    assert experiments.grid(["sac"], [1], [], "quick") == [presets.get("sac", "quick", seed=1)]
+    assert experiments.grid(["sac", "sac"], [1, 1], [], "quick") == [presets.get("sac", "quick", seed=1)]
 
 
 def test_a_grid_is_trained_once(trainings: Path, capfd: pytest.CaptureFixture) -> None:
@@ -59,6 +59,8 @@ def test_what_has_no_modes_and_what_has_no_task(trainings: Path) -> None:
     """With the modes that the command line has by itself."""
     main("experiment --methods dqn-cartpole cdna --seeds 0 --preset quick --workers 1".split())
     assert len(list(trainings.glob("*/quick/*/SHA256SUMS"))) == 2
+    with pytest.raises(ValueError, match="there is no task 'walker-wakl' in the suite"):
+        experiments.grid(["sac"], [0], ["walker-wakl"], "quick")
     with pytest.raises(ValueError, match="dqn-cartpole has no task"):
         experiments.grid(["dqn-cartpole"], [0], ["walker-walk"], "quick")
     with pytest.raises(ValueError, match="workers is 0"):
@@ -194,6 +196,16 @@ def test_a_predictor_that_is_nowhere_is_trained_first(
     assert runs.is_finished(runs.folder_for(agents[0]))
 
 
+def test_a_predictor_of_no_use_is_missed_before_it_is_trained(
+    monkeypatch: pytest.MonkeyPatch, trainings: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path / "library"))
+    configs = experiments.grid(["sgqn", "predictive-sgqn"], [0], ["walker-walk"], "quick")
+    with pytest.raises(ValueError, match="cdna-48 was trained on films of .*; the agent's task is walker-walk"):
+        experiments.run_all(configs, NO_MODES)
+    assert not list(trainings.glob("*/quick"))
+
+
 def test_videos_that_are_not_there_are_missed_before_anything_is_trained(trainings: Path, tmp_path: Path) -> None:
     modes = experiments.Modes(("train", "video_hard"), 1, str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -232,13 +244,16 @@ def test_a_full_disk_is_one_clear_error_and_costs_nothing(monkeypatch: pytest.Mo
 
     def full(tensors: dict, path: Path) -> None:
         written.append(path)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
         if len(written) == 4:
-            path.write_bytes(b"half of it")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        save(tensors, path)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))  # of this one, no more can be written
+        try:
+            save(tensors, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=r"tensors\.safetensors could not be written"):
         experiments.work(config, NO_MODES)
     assert len(checkpoint.found(folder)) == 2
     assert all(checkpoint.read(path) for path in checkpoint.found(folder))

@@ -43,7 +43,7 @@ from pixelrl.replay import Batch
 from pixelrl.sac import SAC
 from pixelrl.saliency import guided_backprop
 from pixelrl.sgqn import SGQN, sgqn_objective, stack_mask
-from pixelrl.train import Training, build_replay
+from pixelrl.train import Training, build_replay, train
 
 SIZE = (24, 24)
 SPACES = gym.spaces.Box(0, 255, (9, *SIZE), np.uint8), gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -414,6 +414,7 @@ def test_sac_with_equation_4_learns_its_target() -> None:
         ({"in_target": 1.5}, "in_target"),
         ({"in_consistency": -0.1}, "in_consistency"),
         ({"context": 0}, "context"),
+        ({"predictor": "shuffled", "ahead_share": 0.01}, "nothing to shuffle"),
         ({"rho": 1.0}, "rho"),
     ],
 )
@@ -441,7 +442,8 @@ def test_a_name_gives_its_predictor() -> None:
         "shuffled": ShuffledPredictor,
         "oracle": OraclePredictor,
     }.items():
-        assert type(build_predictor(PredictiveSGQNConfig(**vars(plain), predictor=name), torch.device("cpu"))) is kind
+        config = PredictiveSGQNConfig(**vars(plain), predictor=name, ahead_share=0.25)
+        assert type(build_predictor(config, torch.device("cpu"))) is kind
 
 
 KINDS = {"sac": PredictiveSACConfig, "sgqn": PredictiveSGQNConfig}
@@ -480,6 +482,7 @@ def test_agents_of_different_seeds_draw_different_numbers() -> None:
         ({"size": (24, 24)}, r"size of \(32, 32\); the agent's is \(24, 24\)"),
         ({"repeat": 4}, "repeat of 8; the agent's is 4"),
         ({"task": "pendulum-swingup"}, "the agent's task is pendulum-swingup"),
+        ({"quality": "full"}, "quality of None; the agent's is full"),
     ],
 )
 def test_a_network_for_other_frames_is_refused(kwargs: dict, complaint: str) -> None:
@@ -497,3 +500,33 @@ def test_a_network_that_is_missing_is_named_at_the_start_of_a_training_and_not_m
     assert small_agent(predictor="cdna").act(small_batch().obs.numpy(), explore=False).shape == (6, 2)
     with pytest.raises(FileNotFoundError, match="no run 'cdna-48'.*python -m pixelrl train cdna-48 --preset quick"):
         Training(presets.get("predictive-sgqn", "quick"))
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_training_goes_on_with_no_other_network_than_it_began_with(tmp_path: Path) -> None:
+    plain = presets.get("sac", "quick", steps=126, learning_starts=120, eval_every=63, eval_modes=(), device="cpu")
+    config = PredictiveSACConfig(**{**vars(plain), "checkpoint_seconds": 0.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "judge", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config, tmp_path / "run")
+    folder = runs.library() / "cdna-48" / "seed-0"
+    network = runs.read(folder)
+    digest = runs.digest([network])
+    runs.save(folder, replace(network, policy={name: x + 1 for name, x in network.policy.items()}))
+    with pytest.raises(ValueError, match="cdna-48 is not what it was when this training began"):
+        train(config, tmp_path / "run")
+    runs.save(folder, network)
+    assert train(config, tmp_path / "run").meta["built_on"] == {"cdna-48": digest}
+
+
+@pytest.mark.parametrize(
+    ("task", "same"), [("walker-walk", True), ("reacher-easy", False), ("finger-turn_easy", False)]
+)
+def test_the_oracle_is_only_for_scenes_that_the_state_tells(task: str, same: bool) -> None:
+    config = presets.get("predictive-sgqn-oracle", "quick", env_kwargs={"task": task}, device="cpu")
+    if same:
+        assert build_predictor(config, torch.device("cpu"))
+    else:
+        with pytest.raises(ValueError, match=f"{task} has another scene in each episode"):
+            build_predictor(config, torch.device("cpu"))

@@ -85,6 +85,10 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
     assert found.low <= found.value <= found.high
     assert stats.probability_of_improvement(ours + 10, theirs) == (1.0, 1.0, 1.0)
     assert stats.probability_of_improvement(ours, ours).value == 0.5
+    for pair in ((ours[:1], theirs), (ours, theirs[:1])):
+        found = stats.probability_of_improvement(*pair)
+        assert np.isfinite(found.value)
+        assert np.isnan([found.low, found.high]).all()
     with pytest.raises(ValueError, match="finite values"):
         stats.probability_of_improvement(ours, np.array([]))
 

@@ -132,6 +132,8 @@ def test_images_show_every_title(shown: list[str], monkeypatch: pytest.MonkeyPat
     viz.images([np.zeros((4, 6), np.uint8)] * 5, [f"p{i}" for i in range(5)], alt="five", columns=3)
     titles = [ax.get_title() for ax in figures[0].axes]
     assert titles[:5] == ["p0", "p1", "p2", "p3", "p4"]
+    with pytest.raises(ValueError, match="2 pictures and 1 titles"):
+        viz.images([np.zeros((4, 6), np.uint8)] * 2, ["one"], alt="two")
 
 
 def test_discounted_returns_by_hand() -> None:
