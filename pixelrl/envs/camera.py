@@ -192,25 +192,17 @@ class Camera:
         return rgb[::-1]
 
     def _labels_of_numbers(self) -> np.ndarray:
-        """For each number that the simulator paints something with, its label; a tendon, such as a string, is fixed."""
+        """For each number that the simulator paints something with, its label; a string, which is no geom, is fixed."""
         import mujoco
 
-        geoms, sites = mujoco.mjtObj.mjOBJ_GEOM, mujoco.mjtObj.mjOBJ_SITE
-        bodies = {geoms: self.model.geom_bodyid, sites: self.model.site_bodyid}
         table = np.full(self.scene.ngeom + 1, FIXED, np.uint8)
         for drawn in self.scene.geoms[: self.scene.ngeom]:
-            if drawn.objtype in bodies:
-                table[drawn.segid + 1] = FIXED + bodies[drawn.objtype][drawn.objid]
-            if drawn.objtype == geoms and self.is_floor(drawn.objid):
-                table[drawn.segid + 1] = FLOOR
+            if drawn.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                body = self.model.geom_bodyid[drawn.objid]
+                plane = self.model.geom_type[drawn.objid] == mujoco.mjtGeom.mjGEOM_PLANE
+                table[drawn.segid + 1] = FIXED + body if body else (FLOOR if plane else FIXED)
         table[0] = SKY
         return table
-
-    def is_floor(self, geom: int) -> bool:
-        """Whether a geom is a plane that belongs to no body."""
-        import mujoco
-
-        return self.model.geom_bodyid[geom] == 0 and self.model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE
 
     def shrink(self, picture: np.ndarray) -> np.ndarray:
         """Average a picture (H, W, ...) from the size at which it was drawn to the size that was asked for."""
