@@ -129,6 +129,9 @@ def hard_update(answer: Callable[..., None]) -> None:
         online.weight.add_(1.0)
     if equal(target.parameters(), online.parameters()):
         raise WrongAnswerError("the two networks now share their parameters: copy the numbers, not the tensors.")
+    answer(target, online, 12, 5)
+    if equal(target.parameters(), online.parameters()):
+        raise WrongAnswerError("after update 12 with a period of 5, the target network changed; that is no multiple.")
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -436,25 +439,28 @@ def attribution_loss_by_hand(answer: Callable[..., float]) -> None:
 def move_picture(answer: Callable[..., np.ndarray]) -> None:
     """out[i, j] = sum over a, b of kernel[a, b] frame[i + a - r, j + b - r], the edge repeated."""
     rng = np.random.default_rng(0)
-    frame, kernel = rng.random((4, 5)), rng.random((3, 3))
+    frame = rng.random((4, 5))
 
     def applied(kernel: np.ndarray, mode: str) -> np.ndarray:
-        padded = np.pad(frame, 1, mode=mode)
-        return sum(kernel[a, b] * padded[a : a + 4, b : b + 5] for a in range(3) for b in range(3))
+        k = len(kernel)
+        padded = np.pad(frame, k // 2, mode=mode)
+        return sum(kernel[a, b] * padded[a : a + 4, b : b + 5] for a in range(k) for b in range(k))
 
-    expect(
-        answer(frame.copy(), kernel.copy()),
-        applied(kernel, "edge"),
-        "for a frame of 4 × 5 and a kernel of 3 × 3",
-        {
-            "beyond the edge the frame is repeated; you took zeros, which darkens the border.": applied(
-                kernel, "constant"
-            ),
-            "the kernel is turned round: its entry on the right looks to the right.": applied(
-                kernel[::-1, ::-1], "edge"
-            ),
-        },
-    )
+    for k in (3, 5):
+        kernel = rng.random((k, k))
+        expect(
+            answer(frame.copy(), kernel.copy()),
+            applied(kernel, "edge"),
+            f"for a frame of 4 × 5 and a kernel of {k} × {k}",
+            {
+                "beyond the edge the frame is repeated; you took zeros, which darkens the border.": applied(
+                    kernel, "constant"
+                ),
+                "the kernel is turned round: its entry on the right looks to the right.": applied(
+                    kernel[::-1, ::-1], "edge"
+                ),
+            },
+        )
 
 
 @exercise("7.2")
@@ -482,10 +488,12 @@ def believe(answer: Callable[..., np.ndarray]) -> None:
 def psnr_where_it_moves(answer: Callable[..., float]) -> None:
     """10 log10(1 / MSE) over the pixels of which a colour changes by more than 0.1."""
     rng = np.random.default_rng(2)
-    last = rng.random((3, 4, 4))
-    truth = np.clip(last + np.where(rng.random((1, 4, 4)) < 0.4, 0.5, 0.02), 0, 1)
+    last, change = rng.uniform(0.4, 0.8, (3, 4, 4)), np.full((3, 4, 4), 0.02)
+    change[:, 0], change[:, 3, 0] = 0.2, -0.2  # all colours of these pixels
+    change[1, 1, 1:3], change[2, 2], change[0, 3, 3] = -0.35, -0.12, 0.15  # one colour of each of these
+    truth = last + change
     forecast = np.clip(truth + 0.1 * rng.normal(size=truth.shape), 0, 1)
-    where = (np.abs(truth - last) > 0.1).any(axis=0)
+    where = (np.abs(change) > 0.1).any(axis=0)
     error = (forecast - truth) ** 2
 
     def score(mse: float) -> float:
@@ -501,6 +509,14 @@ def psnr_where_it_moves(answer: Callable[..., float]) -> None:
                 error[:, (np.abs(forecast - last) > 0.1).any(axis=0)].mean()
             ),
             "ten times the logarithm to the base of ten, not the natural one.": 10 * np.log(1 / error[:, where].mean()),
+            "a pixel that gets darker changes, too.": score(error[:, (change > 0.1).any(axis=0)].mean()),
+            "one colour that changes is enough.": score(error[:, (np.abs(change) > 0.1).all(axis=0)].mean()),
+            "one colour that changes is enough; you took their mean.": score(
+                error[:, np.abs(change).mean(axis=0) > 0.1].mean()
+            ),
+            "all three colours of such a pixel count, not only the one that changes.": score(
+                error[np.abs(change) > 0.1].mean()
+            ),
         },
     )
 
@@ -510,7 +526,7 @@ def every_action_of_every_board(answer: Callable[..., tuple[np.ndarray, np.ndarr
     """Boards repeated one by one, actions all together: b0 b0 b0 b1 b1 b1 with 0 1 2 0 1 2."""
     boards = np.arange(8).reshape(2, 2, 2)
     got = answer(boards.copy(), 3)
-    if not isinstance(got, tuple) or len(got) != 2:
+    if not isinstance(got, tuple | list) or len(got) != 2:
         raise WrongAnswerError("your function should return two arrays, boards (B A, H, W) and actions (B A,).")
     tiled, grouped = np.tile(boards, (3, 1, 1)), np.repeat(np.arange(3), 2)
     expect(
@@ -580,8 +596,8 @@ def predictive_target_by_hand(answer: Callable[..., float]) -> None:
     """r + gamma (1 - d) (V_1 / 2 + sum of V_2 to V_N over 2 (N - 1))."""
     values = np.array([2.0, 5.0, 8.0])
 
-    def target(value: float, terminated: float = 0.0) -> float:
-        return 1.0 + 0.9 * (1 - terminated) * value
+    def target(value: float) -> float:
+        return 1.0 + 0.9 * value
 
     expect(
         answer(1.0, 0.9, 0.0, values.copy()),
@@ -594,6 +610,16 @@ def predictive_target_by_hand(answer: Callable[..., float]) -> None:
             "there is one discount, of one step, in front of all values.": 1.0
             + 0.9 * 0.5 * 2.0
             + (0.9**2 * 5.0 + 0.9**3 * 8.0) / 4,
+        },
+    )
+    expect(
+        answer(1.0, 0.9, 0.0, np.array([2.0, 5.0, 8.0, 4.0, 3.0])),
+        target(0.5 * 2.0 + 0.5 * 5.0),
+        "for N = 5",
+        {
+            "the predicted states have equal weights; yours halve from one to the next.": target(
+                1.0 + 1.25 + 1.0 + 0.4375
+            )
         },
     )
     expect(

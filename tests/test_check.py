@@ -127,6 +127,10 @@ def psnr_there(forecast: np.ndarray, truth: np.ndarray, last: np.ndarray, change
     return float(peak_signal_noise_ratio(*pair, data_range=1.0))
 
 
+def psnr_of(forecast: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
+    return -10 * np.log10(((forecast - truth) ** 2)[:, where].mean())
+
+
 def tile(boards: np.ndarray, n_actions: int) -> tuple[np.ndarray, np.ndarray]:
     return boards.repeat(n_actions, axis=0), np.arange(len(boards) * n_actions) % n_actions
 
@@ -218,6 +222,7 @@ MISTAKES = [
     (check.hard_update, soft_update, "should stand still"),
     (check.hard_update, lambda *args: None, "differs from the online network"),
     (check.hard_update, hard_update_by_reference, "share their parameters"),
+    (check.hard_update, lambda a, b, n, k: hard_update(a, b, n // k * k, k) if n >= k else None, "no multiple"),
     (check.stack_frames, lambda f, k: stack(f, k)[::-1], "newest frame comes first"),
     (check.stack_frames, lambda f, k: f[-k:], "has shape (2, 2, 3)"),
     (check.double_q_target, lambda r, d, o, t, g: double(r, d, t, t, g), "target of plain DQN"),
@@ -276,12 +281,25 @@ MISTAKES = [
     (check.attribution_loss_by_hand, lambda x, m: (m * np.log1p(np.exp(-x))).mean(), "inside of the mask count"),
     (check.move_picture, lambda f, k: moved(f, k, "constant"), "darkens the border"),
     (check.move_picture, lambda f, k: moved(f, k[::-1, ::-1]), "turned round"),
+    (check.move_picture, lambda f, k: moved(f, k[:3, :3]), "a kernel of 5 × 5"),
     (check.believe, lambda x, y: (special.softmax(x, axis=(1, 2))[:, None] * y).sum(0), "over the layers"),
     (check.believe, lambda x, y: blend(x, y) / 3, "not averaged"),
     (check.believe, lambda x, y: np.einsum("mhw, mchw -> chw", x, y), "softmax"),
     (check.psnr_where_it_moves, lambda f, y, x: -10 * np.log10(np.mean((f - y) ** 2)), "whole frame"),
     (check.psnr_where_it_moves, lambda f, y, x: psnr_there(f, y, x, changed=f), "what really changes"),
     (check.psnr_where_it_moves, lambda f, y, x: np.log(10) * psnr_there(f, y, x), "base of ten"),
+    (check.psnr_where_it_moves, lambda f, y, x: psnr_of(f, y, (y - x > 0.1).any(0)), "gets darker"),
+    (
+        check.psnr_where_it_moves,
+        lambda f, y, x: psnr_of(f, y, (abs(y - x) > 0.1).all(0)),
+        "colour that changes is enough.",
+    ),
+    (check.psnr_where_it_moves, lambda f, y, x: psnr_of(f, y, abs(y - x).mean(0) > 0.1), "you took their mean"),
+    (
+        check.psnr_where_it_moves,
+        lambda f, y, x: -10 * np.log10(((f - y) ** 2)[abs(y - x) > 0.1].mean()),
+        "three colours",
+    ),
     (check.every_action_of_every_board, lambda b, n: b, "two arrays"),
     (check.every_action_of_every_board, lambda b, n: (np.tile(b, (n, 1, 1)), tile(b, n)[1]), "b0 b1 b0 b1"),
     (check.every_action_of_every_board, lambda b, n: (tile(b, n)[0], np.arange(n).repeat(len(b))), "more than once"),
@@ -301,6 +319,11 @@ MISTAKES = [
         "one disc",
     ),
     (check.predictive_target_by_hand, lambda r, g, d, v: by_equation_4(r, g, 0, v), "nothing comes"),
+    (
+        check.predictive_target_by_hand,
+        lambda r, g, d, v: r + g * (1 - d) * np.dot(consistency_weights(len(v) - 1, 0.5), v),
+        "equal weights",
+    ),
     (check.weights_of_equation_5, lambda n: [0.5 ** (i + 1) for i in range(n + 1)], "as large as the one before"),
     (check.weights_of_equation_5, lambda n: consistency_weights(n, 0.5)[:-1], "shape (3,); it should have (4,)"),
     (check.matched_discount, lambda g, n: g ** (0.5 + (n + 2) / 4), "smaller than gamma"),
@@ -325,3 +348,8 @@ def test_a_mistake_is_named(
 def test_an_atari_answer_is_judged_by_its_observations(capsys: pytest.CaptureFixture[str]) -> None:
     check.atari_env(lambda: gym.make("CartPole-v1"))
     assert "should be (4, 84, 84) uint8" in capsys.readouterr().out
+
+
+def test_two_arrays_may_come_as_a_list() -> None:
+    check.every_action_of_every_board(lambda boards, n: list(tile(boards, n)))
+    assert check.results["8.1"]
