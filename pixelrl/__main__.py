@@ -12,8 +12,8 @@ from typing import Any
 
 import tyro
 
-from pixelrl import presets
-from pixelrl.envs.modes import MODES, usual_videos
+from pixelrl import presets  # and no more before it is needed: `prepare` runs where OpenCV cannot be imported yet
+from pixelrl.presets import MODES, usual_videos
 
 ENV_OPTION = "--env-kwargs."
 
@@ -163,12 +163,14 @@ def add_experiment(commands: argparse._SubParsersAction) -> None:
 
 
 def run_experiment(options: argparse.Namespace, rest: list[str]) -> None:
-    """Train them all; the exit status tells whether all are done."""
+    """Train them all, and print a table; the exit status tells whether all are done."""
     from pixelrl import experiments
 
     configs = experiments.grid(options.methods, options.seeds, options.tasks, options.preset)
     modes = experiments.Modes(tuple(options.modes), options.episodes, options.videos)
-    if not experiments.run_all(configs, modes, options.workers, options.per_gpu):
+    all_done = experiments.run_all(configs, modes, options.workers, options.per_gpu)
+    print(experiments.finished(configs, modes))
+    if not all_done:
         sys.exit("error: not all trainings are done; the same command goes on with them")
 
 

@@ -27,9 +27,9 @@ from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
 from pixelrl.envs.control import check_task
 from pixelrl.envs.modes import check_modes
-from pixelrl.evaluate import episodes_played, evaluate_modes
+from pixelrl.evaluate import episodes_played, evaluate_modes, videos_shown
 from pixelrl.foresight import check_films
-from pixelrl.presets import LEARNED, AheadConfig, RunConfig, TrainConfig
+from pixelrl.presets import LEARNED, AgentConfig, AheadConfig, RunConfig, TrainConfig
 from pixelrl.runs import Run
 from pixelrl.train import alone_in, train
 
@@ -350,6 +350,19 @@ def seconds_before(config: RunConfig) -> float | None:
     except (FileNotFoundError, DamagedError):
         return None
     return sum(run.meta["seconds"] for run in stored) / len(stored) if stored else None
+
+
+def finished(configs: list[RunConfig], modes: Modes) -> str:
+    """What came of a grid so far, as a `table`: of the agents that are trained, and were played in all modes."""
+    groups: dict[str, list[Run]] = {}
+    for config in configs:
+        if isinstance(config, AgentConfig) and done_with(config, modes):
+            groups.setdefault(runs.name_of(config), []).append(runs.read(runs.folder_for(config)))
+    if not groups:
+        return ""
+    played = all(changes_scene(group[0].config) for group in groups.values())
+    columns = {mode: (mode, videos_shown(mode, modes.videos)) for mode in modes.names if played and mode != "train"}
+    return table(groups, columns).to_string(index=False)
 
 
 def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> pd.DataFrame:

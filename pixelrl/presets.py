@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 PRESETS = ("quick", "default", "cpu", "full")
+MODES = ("train", "color_easy", "color_hard", "video_easy", "video_hard")  # generalisation modes; see `envs.modes`
 
 
 @dataclass(frozen=True)
@@ -796,6 +797,11 @@ def scene(env: str) -> str:
 def has_modes(env: str) -> bool:
     """Whether an environment shows a scene that the generalisation modes change."""
     return scene(env) == "ControlPixels"
+
+
+def usual_videos() -> str:
+    """The folder that the variable `PIXELRL_VIDEOS` names, else `procedural`."""
+    return os.environ.get("PIXELRL_VIDEOS") or "procedural"
 
 
 def get(method: str, preset: str | None = None, **changes: Any) -> Any:

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from test_train import assert_same
 
-from pixelrl import checkpoint, experiments, presets, runs
+from pixelrl import checkpoint, experiments, presets, runs, stats
 from pixelrl.__main__ import main
 from pixelrl.train import alone_in, train
 
@@ -53,6 +53,19 @@ def test_a_grid_is_trained_once(trainings: Path, capfd: pytest.CaptureFixture) -
     main(command.split())
     assert "4 trainings, 4 of them finished before" in capfd.readouterr().out
     assert [path.stat().st_mtime_ns for path in finished] == times
+
+
+def test_a_grid_ends_with_a_table_of_what_came_of_it(capfd: pytest.CaptureFixture) -> None:
+    command = "experiment --methods svea --seeds 0 1 --preset quick --workers 2 --episodes 1"
+    main([*command.split(), "--modes", "train", "video_hard", "--videos", "procedural"])
+    lines = capfd.readouterr().out.splitlines()[-2:]
+    assert lines[0].split() == ["method", "seeds", "hours", "train", "video_hard"]
+    assert lines[1].split()[:2] == ["svea", "2"]
+    played = [runs.read(runs.folder_for(presets.get("svea", "quick", seed=seed))) for seed in (0, 1)]
+    assert lines[1].endswith(str(stats.estimate(stats.mode_means(played, "video_hard", "procedural"), stats.iqm)))
+    main("experiment --methods dqn-cartpole cdna --seeds 0 --preset quick --workers 1 --modes".split())
+    lines = capfd.readouterr().out.splitlines()[-2:]
+    assert [line.split()[0] for line in lines] == ["method", "dqn-cartpole"]
 
 
 def test_what_has_no_modes_and_what_has_no_task(trainings: Path) -> None:

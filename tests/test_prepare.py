@@ -160,3 +160,11 @@ def test_by_root(
     asked: Callable = lambda command, **_: subprocess.CompletedProcess(command, 0 if sudo_works else 1)  # noqa: E731
     monkeypatch.setattr(subprocess, "run", asked)
     assert prepare.by_root(UPDATE) == expected
+
+
+def test_the_command_runs_where_nothing_can_be_drawn_yet() -> None:
+    """It is what installs the library without which OpenCV cannot be imported."""
+    broken = "import sys; sys.modules.update(cv2=None, mujoco=None, dm_control=None)"
+    code = f"{broken}; from pixelrl import prepare, __main__; prepare.main = lambda: print('asked'); __main__.main()"
+    done = subprocess.run([sys.executable, "-c", code, "prepare"], capture_output=True, text=True)
+    assert done.stdout == "asked\n", done.stderr

@@ -13,7 +13,7 @@ import numpy as np
 
 from pixelrl.envs.atari import atari
 from pixelrl.envs.cartpole import CartPolePicture, cartpole_pixels, cartpole_truncation_as_end
-from pixelrl.envs.modes import MODES
+from pixelrl.presets import MODES
 
 __all__ = ["MODES", "CartPolePicture", "atari", "cartpole_pixels", "cartpole_truncation_as_end", "make"]
 

@@ -7,7 +7,6 @@ is told by the simulator's own segmentation, so that no pixel of a body is lost 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,8 +16,8 @@ import numpy as np
 
 from pixelrl.envs.camera import FLOOR, SKY, Camera, Shot
 from pixelrl.envs.videos import Clip, Folder, Procedural, Videos
+from pixelrl.presets import MODES, usual_videos
 
-MODES = ("train", "color_easy", "color_hard", "video_easy", "video_hard")
 SPREAD = {"color_easy": 0.1, "color_hard": 0.2}  # standard deviation of a colour channel of 0 to 1
 REPLACED = {"video_easy": (SKY,), "video_hard": (SKY, FLOOR)}
 # The suite's colours: the sky at its top, the mean of the floor's two squares, the bodies.
@@ -134,11 +133,6 @@ def open_videos(source: str, mode: str) -> Videos:
     return Procedural() if source == "procedural" else Folder(Path(source) / mode)
 
 
-def usual_videos() -> str:
-    """The folder that the variable `PIXELRL_VIDEOS` names, else `procedural`."""
-    return os.environ.get("PIXELRL_VIDEOS") or "procedural"
-
-
 def check_modes(modes: Iterable[str], videos: str) -> None:
     """Complain of modes and videos that are not there now, and not when they are needed."""
     for mode in modes:
@@ -149,7 +143,7 @@ def make_scenery(mode: str, videos: str | None = None) -> Scenery:
     """The scenery of a mode.
 
     Args:
-        mode: one of `MODES`.
+        mode: one of `presets.MODES`.
         videos: `procedural`, or a folder in the benchmark's layout; by default `usual_videos`. Of the video modes.
     """
     if mode not in MODES:
