@@ -91,8 +91,8 @@ def environment_options(words: list[str]) -> tuple[dict[str, Any], list[str]]:
             here.append(word)
     if empty := [name for name, values in found.items() if not values]:
         raise ValueError(f"{ENV_OPTION}{empty[0]} needs a value.")
-    values = {name: tuple(map(literal, values)) for name, values in found.items()}
-    return {name: each if len(each) > 1 else each[0] for name, each in values.items()}, rest
+    kwargs = {name: tuple(map(literal, values)) for name, values in found.items()}
+    return {name: values if len(values) > 1 else values[0] for name, values in kwargs.items()}, rest
 
 
 def literal(word: str) -> Any:
