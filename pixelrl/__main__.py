@@ -6,6 +6,7 @@ import argparse
 import ast
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ import tyro
 
 from pixelrl import presets  # and no more before it is needed: `prepare` runs where OpenCV cannot be imported yet
 from pixelrl.presets import MODES, usual_videos
-
-ENV_OPTION = "--env-kwargs."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,20 +59,34 @@ def run_train(options: argparse.Namespace, rest: list[str]) -> None:
     from pixelrl import runs
     from pixelrl.train import train
 
-    kwargs, rest = environment_options(rest)
-    base = presets.get(options.method, options.preset, env_kwargs=kwargs)
-    config = tyro.cli(
-        type(base), default=base, args=["--help"] if options.fields else rest, prog="fields of the config"
-    )
-    if config.env != base.env:  # which does not take what the method's own does
-        config = replace(config, env_kwargs=kwargs)
+    config = changed(presets.get(options.method, options.preset), ["--help"] if options.fields else rest)
     folder = options.folder or runs.folder_for(config)
     run = train(config, folder, options.tensorboard)
     print(f"{folder}: {run.summary()}, {run.meta['seconds']} s")
 
 
-def environment_options(words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Of a command line, the arguments of the environment, written as in Python or as plain words; and the rest.
+def changed(config: presets.RunConfig, words: list[str]) -> presets.RunConfig:
+    """A config with what a command line says of its fields, and of the arguments of its environment.
+
+    Another environment takes none of those that this one has.
+    """
+    others, rest = environment_options(words, config.env_kwargs)
+    new = tyro.cli(type(config), default=config, args=rest, prog="fields of the config")
+    kwargs = {**new.env_kwargs, **others}
+    if new.env != config.env:
+        given = {environment_option(word) for word in words}
+        kwargs = {name: value for name, value in kwargs.items() if name in given}
+    return replace(new, env_kwargs=kwargs)
+
+
+def environment_option(word: str) -> str | None:
+    """The argument of the environment that a word such as `--env-kwargs.max-steps` names; None if it names none."""
+    option, _, name = word.partition("=")[0].replace("-", "_").partition(".")
+    return name if option == "__env_kwargs" else None
+
+
+def environment_options(words: list[str], known: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """Of a command line, the arguments of the environment besides the known ones, which are fields; and the rest.
 
     Raises:
         ValueError: one has no value.
@@ -82,15 +95,15 @@ def environment_options(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     rest: list[str] = []
     here = rest
     for word in words:
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            ours = name.startswith(ENV_OPTION)
-            here = found.setdefault(name.removeprefix(ENV_OPTION), []) if ours else rest
-            word = value if ours else word
-        if word:
+        name = environment_option(word)
+        if name is not None and name not in known:
+            here = found.setdefault(name, [])
+            here += filter(None, [word.partition("=")[2]])
+        else:
+            here = rest if word.startswith("--") else here
             here.append(word)
     if empty := [name for name, values in found.items() if not values]:
-        raise ValueError(f"{ENV_OPTION}{empty[0]} needs a value.")
+        raise ValueError(f"--env-kwargs.{empty[0]} needs a value.")
     kwargs = {name: tuple(map(literal, values)) for name, values in found.items()}
     return {name: values if len(values) > 1 else values[0] for name, values in kwargs.items()}, rest
 

@@ -25,7 +25,6 @@ import torch
 
 from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
-from pixelrl.envs.control import check_task
 from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import episodes_played, evaluate_modes, videos_shown
 from pixelrl.foresight import check_films
@@ -49,6 +48,10 @@ class Modes(NamedTuple):
         presets.check_count("episodes", self.episodes)
         check_modes(self.names, self.videos)
 
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """For a `table`: of each mode its name, and its videos as they are kept."""
+        return {name: (name, videos_shown(name, self.videos)) for name in self.names}
+
     def left(self, config: RunConfig, run: Run) -> tuple[str, ...]:
         """Those in which a run was not played as often; none for what does not act in a scene that can be changed."""
         if not changes_scene(config):
@@ -71,12 +74,10 @@ def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], pre
         preset: one of `presets.PRESETS`.
 
     Raises:
-        ValueError: there is no such task, or tasks are named and a method is none of a task of the suite.
+        ValueError: a method is none of a task of the suite, and tasks are named.
     """
-    configs, tasks = [], list(dict.fromkeys(tasks))
-    for task in tasks:
-        check_task(task)
-    for seed, task, method in product(dict.fromkeys(seeds), tasks or [None], dict.fromkeys(methods)):
+    configs = []
+    for seed, task, method in product(*map(dict.fromkeys, (seeds, list(tasks) or [None], methods))):
         config = presets.get(method, preset, seed=seed)
         if task is not None:
             if "task" not in config.env_kwargs:
@@ -358,17 +359,14 @@ def finished(configs: list[RunConfig], modes: Modes) -> str:
     for config in configs:
         if isinstance(config, AgentConfig) and done_with(config, modes):
             groups.setdefault(runs.name_of(config), []).append(runs.read(runs.folder_for(config)))
-    if not groups:
-        return ""
-    played = all(changes_scene(group[0].config) for group in groups.values())
-    columns = {mode: (mode, videos_shown(mode, modes.videos)) for mode in modes.names if played and mode != "train"}
-    return table(groups, columns).to_string(index=False)
+    return table(groups, modes.columns()).to_string(index=False) if groups else ""
 
 
 def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
     """One row a method: seeds, hours a run, and in each mode the interquartile mean of the return with its interval.
 
-    A single run has no interval.
+    A single run has no interval, and what acts in a scene that no mode changes has no modes but `train`, the final
+    episodes.
 
     Args:
         groups: runs by the name of their method.
@@ -379,8 +377,9 @@ def table(groups: dict[str, list[Run]], columns: dict[str, tuple[str, str]]) -> 
         hours = sum(run.meta["seconds"] for run in group) / len(group) / 3600
         row = {"method": name, "seeds": len(group), "hours": f"{hours:.1f}"}
         means = {"train": stats.final_means(group)}
-        means |= {column: stats.mode_means(group, *mode) for column, mode in columns.items()}
+        if changes_scene(group[0].config):
+            means |= {column: stats.mode_means(group, *mode) for column, mode in columns.items()}
         for column, values in means.items():
             row[column] = str(stats.estimate(values, stats.iqm))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("")

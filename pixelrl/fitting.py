@@ -88,7 +88,7 @@ class Fitting:
         for name in ("model", "optimizer"):
             restore(getattr(self, name), state[name])
         set_random_states(state)
-        self.journal = runs.Journal(self.journal.built_on, state["journal"])
+        self.journal.resume(state["journal"])
         self.step, self.rows = state["step"], state["rows"]
         self.losses = [loss.to(self.device) for loss in state["losses"]]
 

@@ -5,6 +5,7 @@ All have one interface. They are shown some transitions, and are then told one a
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +13,13 @@ import torch
 
 from pixelrl import envs, runs
 from pixelrl.cdna import CDNA, as_bytes, as_numbers, cropped, padded, remembered
+from pixelrl.envs.control import control_pixels
 from pixelrl.footage import TASKS
 from pixelrl.predictor import load_model
 from pixelrl.presets import CDNAConfig, PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
+
+USUAL = {name: argument.default for name, argument in signature(control_pixels).parameters.items()}
 
 
 class Predictor(Protocol):
@@ -123,14 +127,14 @@ def check_films(config: PredictiveSACConfig | PredictiveSGQNConfig, films: CDNAC
     Raises:
         ValueError: it was trained on frames of another size, with another action repeat, on other tasks, ...
     """
-    task = config.env_kwargs.get("task", TASKS[0])
-    if task not in TASKS:
-        raise ValueError(f"{config.model} was trained on films of {', '.join(TASKS)}; the agent's task is {task}.")
-    seen, filmed = ({**kwargs, "task": None, "stack": None} for kwargs in (config.env_kwargs, films.env_kwargs))
-    for name in {**filmed, **seen}:
-        if filmed.get(name) != seen.get(name):
+    seen, filmed = ({**USUAL, **kwargs} for kwargs in (config.env_kwargs, films.env_kwargs))
+    if seen["task"] not in TASKS:
+        told = ", ".join(TASKS)
+        raise ValueError(f"{config.model} was trained on films of {told}; the agent's task is {seen['task']}.")
+    for name in ("size", "repeat", "mode", "camera", "quality"):
+        if filmed[name] != seen[name]:
             raise ValueError(
-                f"{config.model} was trained with a {name} of {filmed.get(name)}; the agent's is {seen.get(name)}."
+                f"{config.model} was trained with a {name} of {filmed[name]}; the agent's is {seen[name]}."
             )
 
 
@@ -146,6 +150,8 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
     if config.predictor == "background":
         return BackgroundPredictor()
     if config.predictor == "oracle":
+        if (mode := config.env_kwargs.get("mode", "train")) != "train":
+            raise ValueError(f"the agent's mode is {mode}; the oracle knows the simulator, not what is around it.")
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
     run = runs.trained(config.model, config.preset)
     check_films(config, run.config)

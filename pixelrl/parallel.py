@@ -133,7 +133,7 @@ class ParallelTraining:
         """Take back what `state_dict` gave."""
         self.agent.load_state_dict(state["agent"])
         set_random_states(state)
-        self.journal = runs.Journal(self.journal.built_on, state["journal"])
+        self.journal.resume(state["journal"])
         self.step, self.rows = state["step"], state["rows"]
 
     def finish(self) -> None:

@@ -485,7 +485,7 @@ def load(path: Path) -> RunConfig:
     """Read a config that `save` wrote.
 
     Raises:
-        ValueError: it is no config, or of a kind, or has a field, that is not known here.
+        ValueError: it is no config, or of a kind, or has a field or a value, that is not known here.
     """
     try:
         content = json.loads(path.read_text())
@@ -496,7 +496,10 @@ def load(path: Path) -> RunConfig:
         raise ValueError(f"{path} holds a {kind}, of which this version of the package knows nothing.")
     if unknown := unknown_fields(KINDS[kind], content):
         raise ValueError(f"{path}: {kind} has no field {unknown}.")
-    return KINDS[kind](**{name: with_tuples(value) for name, value in content.items()})
+    try:
+        return KINDS[kind](**{name: with_tuples(value) for name, value in content.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def unknown_fields(kind: type[RunConfig], names: Iterable[str]) -> str:
@@ -744,7 +747,7 @@ PIXEL_SIZES: dict[str, dict[str, Any]] = {
 }
 AHEAD_SIZES = {
     **PIXEL_SIZES,
-    "quick": {**PIXEL_SIZES["quick"], "ahead_share": 0.25, "env_kwargs": {}},  # frames of the stored predictor's size
+    "quick": {**PIXEL_SIZES["quick"], "env_kwargs": {}},  # frames as the stored predictor knows them
     "default": {**PIXEL_SIZES["default"], "batch_size": 64},
     "full": {**PIXEL_SIZES["full"], "model": "cdna-84", "ahead_share": 1.0},
 }
@@ -786,6 +789,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {  # of an environment's trainings
     },
     "ControlPixels": PIXEL_SIZES,
     **{method: AHEAD_SIZES for method, config in METHODS.items() if isinstance(config, AheadConfig)},
+    "predictive-sgqn-shuffled": {**AHEAD_SIZES, "quick": {**AHEAD_SIZES["quick"], "ahead_share": 0.25}},
 }
 
 

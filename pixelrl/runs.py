@@ -2,7 +2,7 @@
 
     config.json           every number of the training
     curve.csv             one row an evaluation
-    meta.json             returns at the end, seconds, versions, hardware, commit
+    meta.json             returns at the end, seconds, versions, hardware, commit, checksums of networks built on
     policy.safetensors    what acting needs
     modes.csv             one row an episode in a generalisation mode, where these were played
     SHA256SUMS            checksums of these; `sha256sum -c SHA256SUMS` checks them by hand
@@ -122,13 +122,19 @@ def files(folder: Path) -> tuple[str, ...]:
 
 
 def add_modes(folder: Path, table: pd.DataFrame) -> None:
-    """Add returns in generalisation modes to a finished run; what it holds of the same episodes is replaced."""
+    """Add returns in generalisation modes to a finished run.
+
+    What it holds of the same mode and videos is replaced, unless that is of more episodes.
+    """
     run = read(folder)
-    if run.modes is not None:
-        key = ["mode", "videos", "episode"]
-        again = run.modes.set_index(key).index.isin(table.set_index(key).index)
-        table = pd.concat([run.modes[~again], table], ignore_index=True)
-    write_modes(folder, table)
+    old, new = by_mode(run.modes), by_mode(table)
+    more = {name: rows for name, rows in new.items() if name not in old or len(rows) >= len(old[name])}
+    write_modes(folder, pd.concat([*{**old, **more}.values()], ignore_index=True))
+
+
+def by_mode(table: pd.DataFrame | None) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of each mode and its videos."""
+    return {} if table is None else dict(iter(table.groupby(["mode", "videos"], sort=False)))
 
 
 def write_modes(folder: Path, table: pd.DataFrame) -> None:
@@ -224,16 +230,14 @@ def store(source: Path, folder: Path | None = None) -> Path:
     """
     run = read(source)
     method = (folder or library()) / name_of(run.config)
-    for other in sorted(method.glob("seed-*/config.json")):
-        if changed := presets.differences(presets.load(other), run.config, presets.NOT_LEARNED_FROM):
-            raise ValueError(
-                f"{other.parent} was trained in another way ({changed}), and one name is for one way. Remove what is "
-                "stored there, or let PIXELRL_RUNS name another place."
-            )
     target = method / f"seed-{run.config.seed}"
     fresh, old = target.with_name(f".{target.name}"), target.with_name(f".{target.name}.old")
-    for left in (fresh, old):  # by a process that was killed
+    if old.is_dir() and not target.is_dir():  # left by a process that was killed, as the others may be
+        old.rename(target)
+    for left in (fresh, old):
         shutil.rmtree(left, ignore_errors=True)
+    for other in sorted(method.glob("seed-*")):
+        check_alike(other, run)
     fresh.mkdir(parents=True)
     for name in (*files(source), checkpoint.SUMS):
         shutil.copy2(source / name, fresh / name)
@@ -243,6 +247,22 @@ def store(source: Path, folder: Path | None = None) -> Path:
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def check_alike(folder: Path, run: Run) -> None:
+    """Refuse to put a run beside one that is stored in a folder, if they differ in more than they may.
+
+    Raises:
+        ValueError: that one was trained in another way, or builds on another network.
+    """
+    changed = presets.differences(presets.load(folder / "config.json"), run.config, presets.NOT_LEARNED_FROM)
+    theirs, ours = json.loads((folder / "meta.json").read_text()).get("built_on", {}), run.meta.get("built_on", {})
+    others = [f"another {name}" for name in ours if theirs.get(name, ours[name]) != ours[name]]
+    if changed or others:
+        raise ValueError(
+            f"{folder} was trained in another way ({', '.join(filter(None, [changed, *others]))}), and one name is for "
+            "one way. Remove what is stored there, or let PIXELRL_RUNS name another place."
+        )
 
 
 def provenance(stored: list[Run]) -> str:
@@ -313,25 +333,30 @@ class Journal:
 
     Args:
         built_on: digests of the networks that it takes from finished trainings, by name.
-        before: what a checkpoint kept of the journal.
-
-    Raises:
-        ValueError: such a network is another one than before.
     """
 
-    def __init__(self, built_on: dict[str, str] | None = None, before: dict[str, Any] | None = None) -> None:
-        self.before, self.started = before["seconds"] if before else 0.0, time.perf_counter()
-        self.places = before["places"] if before else []
-        known = before.get("built_on", {}) if before else {}
-        self.built_on = {**known, **(built_on or {})}
+    def __init__(self, built_on: dict[str, str] | None = None) -> None:
+        self.built_on = built_on or {}
+        self.before, self.started = 0.0, time.perf_counter()
+        self.places = [surroundings()]  # taken now: the files may change while it runs
+
+    def resume(self, before: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept of the journal; what this process has done until now counts, too.
+
+        Raises:
+            ValueError: a network that is built on is another one than before.
+        """
+        known = before.get("built_on", {})
         for name in known:
-            if self.built_on[name] != known[name]:
+            if self.built_on.get(name, known[name]) != known[name]:
                 raise ValueError(
                     f"{name} is not what it was when this training began, which builds on it. Put that one back, or "
                     "begin anew in another folder."
                 )
-        if (here := surroundings()) not in self.places[-1:]:  # taken now: the files may change while it runs
-            self.places = [*self.places, here]
+        self.built_on = {**self.built_on, **known}
+        self.before += before["seconds"]
+        moved = self.places != before["places"][-1:]
+        self.places = [*before["places"], *(self.places if moved else [])]
 
     @property
     def seconds(self) -> float:

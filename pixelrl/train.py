@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pixelrl import checkpoint, envs, presets, runs
 from pixelrl.agents import build_agent
-from pixelrl.cuda import RecordedUpdate, random_states, set_random_states
+from pixelrl.cuda import RecordedUpdate, chosen_device, random_states, set_random_states
 from pixelrl.dynamics import ModelTraining
 from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
@@ -206,7 +206,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.replay.load_state_dict(state["replay"])
         set_random_states(state)
-        self.journal = runs.Journal(self.journal.built_on, state["journal"])
+        self.journal.resume(state["journal"])
         for name in self.COUNTS:
             setattr(self, name, state[name])
 
@@ -242,9 +242,10 @@ def built_on(config: RunConfig) -> dict[str, list[runs.Run]]:
 
 def begin(config: RunConfig) -> Any:
     """A training of the kind that its config asks for, not a step taken yet."""
+    chosen_device(config.device)  # if there is none, it says so before anything is filmed
     journal = runs.Journal({name: runs.digest(group) for name, group in built_on(config).items()})
     training = TRAININGS.get(type(config), Training)(config)
-    training.journal = journal  # begun before anything is filmed
+    training.journal = journal  # whose time began before the filming
     return training
 
 
@@ -315,6 +316,7 @@ def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
     open_folder(folder, config)
     if not runs.is_finished(folder):
         training = begin(config)
+        presets.save(folder / "config.json", config)  # not before it is known that it can be trained
         if (state := checkpoint.newest(folder)) is not None:
             training.load_state_dict(state)
         learn(training, folder, tensorboard)
@@ -323,13 +325,11 @@ def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
 
 
 def open_folder(folder: Path, config: RunConfig) -> None:
-    """Begin a training's folder, or make sure that what lies there belongs to this training."""
+    """Make sure that what lies in a training's folder is whole, and belongs to this training."""
     path = folder / "config.json"
     if runs.is_finished(folder):
         checkpoint.check_sums(folder, runs.FILES)
-    if not path.is_file():
-        presets.save(path, config)
-    elif changed := presets.differences(presets.load(path), config):
+    if path.is_file() and (changed := presets.differences(presets.load(path), config)):
         raise ValueError(f"{folder} holds another training ({changed}). Name another folder, or delete this one.")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixelrl import runs
-from pixelrl.__main__ import environment_options, main
+from pixelrl import presets, runs
+from pixelrl.__main__ import changed, main
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_a_finished_training_is_read_not_repeated(capsys: pytest.CaptureFixture[
         (["store", "nowhere"], "nowhere has no SHA256SUMS"),
         (["train", "dqn-cartpole", "--preset", "quick", "--env", "Nope-v0"], "there is no environment 'Nope-v0'"),
         (["train", "dqn-pixels", "--preset", "quick", "--env-kwargs.sise", "8"], "unexpected keyword argument 'sise'"),
-        (["train", "dqn-pixels", "--preset", "quick", "--env-kwargs.size"], "--env-kwargs.size needs a value"),
+        (["train", "dqn-pixels", "--preset", "quick", "--env-kwargs.game"], "--env-kwargs.game needs a value"),
     ],
 )
 def test_a_wrong_call_is_one_line(arguments: list[str], message: str) -> None:
@@ -84,16 +84,34 @@ def test_a_trained_agent_is_played_in_modes(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("words", "found", "rest"),
+    ("method", "words", "kwargs"),
     [
-        ("--seed 3 --env-kwargs.size 20 40 --lr 0.5", {"size": (20, 40)}, "--seed 3 --lr 0.5"),
-        ("--env-kwargs.repeat=4 --env-kwargs.task walker-walk", {"repeat": 4, "task": "walker-walk"}, ""),
-        ("--env-kwargs.labels True --env-kwargs.videos None", {"labels": True, "videos": None}, ""),
-        ("--hidden 16 16", {}, "--hidden 16 16"),
+        ("sac", "--seed 3 --env-kwargs.size 20 40 --lr 0.5", {"size": (20, 40)}),
+        ("sac", "--env_kwargs.repeat=4 --env-kwargs.task walker-walk", {"repeat": 4, "task": "walker-walk"}),
+        ("sac", "--env-kwargs.labels True --seed 3 --env-kwargs.videos=None", {"labels": True, "videos": None}),
+        ("a2c", "--env-kwargs.max-steps 20", {"max_steps": 20}),
+        ("dqn-cartpole", "--env-kwargs.max-episode-steps 20", {"max_episode_steps": 20}),
     ],
 )
-def test_arguments_of_the_environment_are_any(words: str, found: dict, rest: str) -> None:
-    assert environment_options(words.split()) == (found, rest.split())
+def test_arguments_of_the_environment_are_any(method: str, words: str, kwargs: dict) -> None:
+    base = presets.get(method, "quick")
+    config = changed(base, words.split())
+    assert config.env_kwargs == {**base.env_kwargs, **kwargs}
+    if "--lr" in words:
+        assert (config.seed, config.lr) == (3, 0.5)
+
+
+def test_another_environment_takes_what_is_said_and_nothing_else() -> None:
+    words = "--env pixelrl/Atari-v0 --env-kwargs.game Pong --env-kwargs.size 84 84"
+    config = changed(presets.get("dqn-pixels", "full"), words.split())
+    assert config.env_kwargs == {"game": "Pong", "size": (84, 84)}
+
+
+def test_a_wrong_call_leaves_nothing_in_the_way_of_the_right_one() -> None:
+    call = ["train", "dqn-cartpole", "--preset", "quick"]
+    with pytest.raises(SystemExit, match="NoSuchThing"):
+        main([*call, "--env", "NoSuchThing-v0"])
+    main(call)
 
 
 @pytest.mark.parametrize(("command", "told"), [("train dqn-cartpole", "goes on from"), ("prepare", "interrupted")])

@@ -482,13 +482,28 @@ def test_agents_of_different_seeds_draw_different_numbers() -> None:
         ({"size": (24, 24)}, r"size of \(32, 32\); the agent's is \(24, 24\)"),
         ({"repeat": 4}, "repeat of 8; the agent's is 4"),
         ({"task": "pendulum-swingup"}, "the agent's task is pendulum-swingup"),
-        ({"quality": "full"}, "quality of None; the agent's is full"),
+        ({"quality": "full"}, "quality of fast; the agent's is full"),
+        ({"mode": "color_hard"}, "mode of train; the agent's is color_hard"),
     ],
 )
 def test_a_network_for_other_frames_is_refused(kwargs: dict, complaint: str) -> None:
     plain = vars(presets.get("sgqn", "quick", device="cpu"))
     config = PredictiveSGQNConfig(**{**plain, "env_kwargs": {**plain["env_kwargs"], **kwargs}})
     with pytest.raises(ValueError, match=complaint):
+        build_predictor(config, torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("stored")
+def test_what_is_usual_may_be_said() -> None:
+    plain = vars(presets.get("sgqn", "quick", device="cpu"))
+    said = {"quality": "fast", "camera": 0, "mode": "train", "videos": "procedural", "labels": True}
+    config = PredictiveSGQNConfig(**{**plain, "env_kwargs": {**plain["env_kwargs"], **said}})
+    assert build_predictor(config, torch.device("cpu"))
+
+
+def test_the_oracle_is_only_for_the_usual_scene() -> None:
+    config = presets.get("predictive-sgqn-oracle", "quick", env_kwargs={"mode": "video_easy"}, device="cpu")
+    with pytest.raises(ValueError, match="mode is video_easy; the oracle knows the simulator"):
         build_predictor(config, torch.device("cpu"))
 
 

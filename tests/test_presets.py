@@ -151,7 +151,12 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "message"), [({"kind": "TRPOConfig"}, "holds a TRPOConfig"), ({"tau": 1, "rho": 2}, "rho, tau")]
+    ("old", "message"),
+    [
+        ({"kind": "TRPOConfig"}, "holds a TRPOConfig"),
+        ({"tau": 1, "rho": 2}, "rho, tau"),
+        ({"device": "cuda:1"}, "device is 'cuda:1'"),
+    ],
 )
 def test_configs_of_another_version_are_refused(old: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"

@@ -212,10 +212,12 @@ def test_the_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_training_that_moved_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"commit": "a"}
     monkeypatch.setattr(runs, "surroundings", lambda: dict(here))
-    journal = runs.Journal(before=runs.Journal().state_dict())
+    journal = runs.Journal()
+    journal.resume(runs.Journal().state_dict())
     assert journal.meta() == {"seconds": pytest.approx(0, abs=1), "commit": "a"}  # interrupted, but in one place
     here["commit"] = "b"
-    journal = runs.Journal(before={"seconds": 100.0, "places": journal.places})
+    places, journal = journal.places, runs.Journal()
+    journal.resume({"seconds": 100.0, "places": places})
     assert journal.meta() == {"seconds": pytest.approx(100, abs=1), "commit": "b", "earlier": [{"commit": "a"}]}
 
 
@@ -229,11 +231,11 @@ def test_returns_in_modes_are_added_replaced_checked_and_stored(tmp_path: Path) 
     runs.save(folder, finished()[0])
     assert runs.read(folder).modes is None
     runs.add_modes(folder, pd.concat([modes_table("train", "", 1.0, 3.0), modes_table("video_hard", "a", 5.0)]))
-    runs.add_modes(folder, pd.concat([modes_table("train", "", 7.0), modes_table("video_hard", "b", 9.0)]))
-    assert runs.read(folder).modes["return"].tolist() == [3.0, 5.0, 7.0, 9.0]  # the second episode is as it was
+    runs.add_modes(folder, pd.concat([modes_table("train", "", 7.0, 9.0), modes_table("video_hard", "b", 9.0)]))
+    runs.add_modes(folder, modes_table("train", "", 100.0))  # of fewer episodes, which take the place of none
     stored = [runs.read(runs.store(folder, tmp_path / "library"))]
     means = [stats.mode_means(stored, *mode)[0] for mode in (("train", ""), ("video_hard", "a"), ("video_hard", "b"))]
-    assert means == [5.0, 5.0, 9.0]
+    assert means == [8.0, 5.0, 9.0]
     with pytest.raises(ValueError, match="dqn-cartpole, seed 0, was not played in video_easy a.*pixelrl modes"):
         stats.mode_means(stored, "video_easy", "a")
     with (folder / "modes.csv").open("a") as file:
@@ -303,6 +305,17 @@ def test_under_one_name_runs_differ_in_their_seeds_alone(changes: dict[str, Any]
     assert runs.read(stored).config == run.config
 
 
+def test_runs_that_build_on_different_networks_are_not_of_one_kind(tmp_path: Path) -> None:
+    run = finished()[0]
+    for seed, built_on in enumerate(({"cdna": "12ab"}, {}, {"cdna": "12ab"}, {"cdna": "34cd"})):
+        each = replace(run, config=replace(run.config, seed=seed), meta={**run.meta, "built_on": built_on})
+        runs.save(tmp_path / str(seed), each)
+    for seed in range(3):
+        runs.store(tmp_path / str(seed), tmp_path / "library")
+    with pytest.raises(ValueError, match=r"seed-0 was trained in another way \(another cdna\)"):
+        runs.store(tmp_path / "3", tmp_path / "library")
+
+
 def test_a_death_while_a_run_is_stored_again_loses_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Death(BaseException):
         """Stands for the process being killed."""
@@ -325,6 +338,11 @@ def test_a_death_while_a_run_is_stored_again_loses_neither(tmp_path: Path, monke
         monkeypatch.setattr(Path, "rename", rename)
         kept = stored if moment == 0 else stored.with_name(".seed-0.old")
         assert runs.read(kept).meta == run.meta
+        other = replace(run, config=replace(run.config, lr=0.5))
+        runs.save(tmp_path / "other", other)
+        with pytest.raises(ValueError, match="lr"):  # the one that is stored is still in the way
+            runs.store(tmp_path / "other", library)
+        assert runs.read(stored).meta == run.meta
         assert runs.store(source, library) == stored
         assert [path.name for path in stored.parent.iterdir()] == ["seed-0"]
 
@@ -340,7 +358,9 @@ def test_the_digest_is_of_all_parameters_of_all_runs_in_order() -> None:
 
 def test_a_training_goes_on_with_what_it_began_with() -> None:
     before = runs.Journal({"cdna": "12ab"}).state_dict()
-    assert runs.Journal({"cdna": "12ab"}, before).meta()["built_on"] == {"cdna": "12ab"}
     assert "built_on" not in runs.Journal().meta()
+    for same in (runs.Journal({"cdna": "12ab"}), runs.Journal()):
+        same.resume(before)
+        assert same.meta()["built_on"] == {"cdna": "12ab"}
     with pytest.raises(ValueError, match="cdna is not what it was when this training began"):
-        runs.Journal({"cdna": "34cd"}, before)
+        runs.Journal({"cdna": "34cd"}).resume(before)

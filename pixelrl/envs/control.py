@@ -14,8 +14,8 @@ from pixelrl.envs.modes import Scenery, make_scenery
 SHOWN_SIZE = (240, 240)  # of pictures for people
 
 
-def check_task(name: str) -> None:
-    """Refuse a task that is none of the suite's.
+def load_task(name: str) -> Any:
+    """A task of the suite, as dm_control's own environment.
 
     Args:
         name: domain and task: `cartpole-swingup`, `walker-walk`, `ball_in_cup-catch`.
@@ -26,17 +26,10 @@ def check_task(name: str) -> None:
     choose_gl()
     from dm_control import suite
 
-    tasks = sorted("-".join(pair) for pair in suite.ALL_TASKS)
-    if name not in tasks:
-        raise ValueError(f"there is no task {name!r} in the suite; there are {', '.join(tasks)}.")
-
-
-def load_task(name: str) -> Any:
-    """A task of the suite, as dm_control's own environment, by a name that `check_task` accepts."""
-    check_task(name)
-    from dm_control import suite
-
     domain, _, task = name.partition("-")
+    if (domain, task) not in suite.ALL_TASKS:
+        tasks = ", ".join(sorted("-".join(pair) for pair in suite.ALL_TASKS))
+        raise ValueError(f"there is no task {name!r} in the suite; there are {tasks}.")
     return suite.load(domain, task, task_kwargs={"random": np.random.RandomState(0)})
 
 
