@@ -307,30 +307,32 @@ def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
     Raises:
         ValueError: one would be of no use to the agent that asks for it.
     """
-    missing = {}
-    for config in configs:
-        if not isinstance(config, AheadConfig) or config.predictor not in LEARNED:
-            continue
+    asked = [config for config in configs if isinstance(config, AheadConfig) and config.predictor in LEARNED]
+    missing = []
+    for name, preset in sorted({(config.model, config.preset) for config in asked}):
         try:
-            films = runs.trained(config.model, config.preset).config
+            films = runs.trained(name, preset).config
         except FileNotFoundError:
-            films = missing[config.model, config.preset] = presets.get(config.model, config.preset)
+            films = presets.get(name, preset)
+            missing.append(films)
         except DamagedError:
             continue  # its agents will say so, and the others are trained
-        check_films(config, films)
-    return list(missing.values())
+        for config in asked:
+            if (config.model, config.preset) == (name, preset):
+                check_films(config, films)
+    return missing
 
 
-def done_with(config: RunConfig, modes: Modes) -> bool:
-    """Whether a training, this one, is finished and played in all modes; what is damaged is not."""
+def done_with(config: RunConfig, modes: Modes) -> Run | None:
+    """The run of a training, this one, that is finished and played in all modes; None if not, or if it is damaged."""
     folder = runs.folder_for(config)
     if not runs.is_finished(folder):
-        return False
+        return None
     try:
         run = runs.read(folder)
     except DamagedError:
-        return False
-    return not presets.differences(run.config, config) and not modes.left(config, run)
+        return None
+    return None if presets.differences(run.config, config) or modes.left(config, run) else run
 
 
 def needed(configs: list[RunConfig], workers: int) -> str:
@@ -357,8 +359,8 @@ def finished(configs: list[RunConfig], modes: Modes) -> str:
     """What came of a grid so far, as a `table`: of the agents that are trained, and were played in all modes."""
     groups: dict[str, list[Run]] = {}
     for config in configs:
-        if isinstance(config, AgentConfig) and done_with(config, modes):
-            groups.setdefault(runs.name_of(config), []).append(runs.read(runs.folder_for(config)))
+        if isinstance(config, AgentConfig) and (run := done_with(config, modes)):
+            groups.setdefault(runs.name_of(config), []).append(run)
     return table(groups, modes.columns()).to_string(index=False) if groups else ""
 
 

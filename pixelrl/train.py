@@ -273,7 +273,7 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if runs.is_finished(folder) and not checkpoint.found(folder):
-        open_folder(folder, config)
+        check_folder(folder, config)
     else:
         with alone_in(folder):
             train_in(folder, config, tensorboard)
@@ -313,7 +313,7 @@ def lock(file: TextIO) -> None:
 
 def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
     """From the newest checkpoint to the finished run, unless that is there by now."""
-    open_folder(folder, config)
+    check_folder(folder, config)
     if not runs.is_finished(folder):
         training = begin(config)
         presets.save(folder / "config.json", config)  # not before it is known that it can be trained
@@ -324,7 +324,7 @@ def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
     checkpoint.remove_all(folder)
 
 
-def open_folder(folder: Path, config: RunConfig) -> None:
+def check_folder(folder: Path, config: RunConfig) -> None:
     """Make sure that what lies in a training's folder is whole, and belongs to this training."""
     path = folder / "config.json"
     if runs.is_finished(folder):

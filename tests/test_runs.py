@@ -8,6 +8,7 @@ import platform
 import subprocess
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -244,29 +245,33 @@ def test_returns_in_modes_are_added_replaced_checked_and_stored(tmp_path: Path) 
         runs.read(folder)
 
 
-def test_a_death_while_modes_are_added_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Death(BaseException):
-        """Stands for the process being killed."""
+class Death(BaseException):
+    """Stands for the process being killed."""
 
-    replace_file = Path.replace
+
+def kill_at(moment: int, operation: str, patch: pytest.MonkeyPatch) -> None:
+    """Let the process die at that call, counted from 0, of an operation of `Path` that takes a target."""
+    whole, calls = getattr(Path, operation), count()
+
+    def dying(path: Path, target: Path) -> Path:
+        if next(calls) == moment:
+            raise Death
+        return whole(path, target)
+
+    patch.setattr(Path, operation, dying)
+
+
+def test_a_death_while_modes_are_added_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for moment in range(4):
         folder = tmp_path / str(moment)
         runs.save(folder, replace(finished()[0], modes=modes_table("train", "", 1.0)))
-        left = [moment]
-
-        def dying(path: Path, target: Path, left: list[int] = left) -> Path:
-            if left[0] == 0:
-                raise Death
-            left[0] -= 1
-            return replace_file(path, target)
-
-        monkeypatch.setattr(Path, "replace", dying)
-        if moment < 3:  # the sums of both, the table, the sums
-            with pytest.raises(Death):
+        with monkeypatch.context() as patch:
+            kill_at(moment, "replace", patch)
+            if moment < 3:  # the sums of both, the table, the sums
+                with pytest.raises(Death):
+                    runs.add_modes(folder, modes_table("train", "", 5.0))
+            else:
                 runs.add_modes(folder, modes_table("train", "", 5.0))
-        else:
-            runs.add_modes(folder, modes_table("train", "", 5.0))
-        monkeypatch.setattr(Path, "replace", replace_file)
         assert runs.read(folder).modes["return"].tolist() == [1.0 if moment < 2 else 5.0]
         runs.add_modes(folder, modes_table("train", "", 9.0))  # and life goes on
         assert runs.read(folder).modes["return"].tolist() == [9.0]
@@ -317,25 +322,15 @@ def test_runs_that_build_on_different_networks_are_not_of_one_kind(tmp_path: Pat
 
 
 def test_a_death_while_a_run_is_stored_again_loses_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Death(BaseException):
-        """Stands for the process being killed."""
-
-    run, rename = finished()[0], Path.rename
+    run = finished()[0]
     for moment in range(2):
         source, library = tmp_path / str(moment), tmp_path / f"library {moment}"
         runs.save(source, run)
-        stored, left = runs.store(source, library), [moment]
-
-        def dying(path: Path, target: Path, left: list[int] = left) -> Path:
-            if left[0] == 0:
-                raise Death
-            left[0] -= 1
-            return rename(path, target)
-
-        monkeypatch.setattr(Path, "rename", dying)
-        with pytest.raises(Death):
-            runs.store(source, library)
-        monkeypatch.setattr(Path, "rename", rename)
+        stored = runs.store(source, library)
+        with monkeypatch.context() as patch:
+            kill_at(moment, "rename", patch)
+            with pytest.raises(Death):
+                runs.store(source, library)
         kept = stored if moment == 0 else stored.with_name(".seed-0.old")
         assert runs.read(kept).meta == run.meta
         other = replace(run, config=replace(run.config, lr=0.5))
