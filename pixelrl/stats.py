@@ -7,6 +7,7 @@ One run of a deep agent says little (Henderson et al. 2018); with few seeds, an 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,32 @@ def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndar
     rows = [run.curve[[x, y]].astype(float).dropna() for run in runs]
     grid = np.unique(np.concatenate([one[x] for one in rows]))
     return grid, np.stack([np.interp(grid, one[x], one[y]) for one in rows])
+
+
+def first_half(runs: list[Run], y: str = "return") -> np.ndarray:
+    """Mean (seeds,) of each run's curve over the first half of the training: who learns sooner has more."""
+    steps, values = curves(runs, y)
+    return values[:, steps <= steps[-1] / 2].mean(axis=1)
+
+
+def permutation_test(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, int]:
+    """How often chance alone would make a difference of two means as large as this one.
+
+    If both methods were the same, any of the runs could have been called ours. All ways to deal out the names are gone
+    through: for a handful of seeds, of which there are few ways.
+
+    Args:
+        ours, theirs: (seeds,) of the two methods.
+
+    Returns:
+        The difference of the means, the share of all ways in which it is as large in either direction (the p-value),
+        and the number of ways.
+    """
+    both = np.concatenate([ours, theirs])
+    ways = [list(chosen) for chosen in combinations(range(len(both)), len(ours))]
+    differences = np.array([both[way].mean() - np.delete(both, way).mean() for way in ways])
+    found = ours.mean() - theirs.mean()
+    return float(found), float(np.mean(np.abs(differences) >= abs(found) - 1e-9)), len(ways)
 
 
 def final_means(runs: list[Run]) -> np.ndarray:

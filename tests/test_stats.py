@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 
 from pixelrl import presets, stats
@@ -91,6 +92,31 @@ def test_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
         assert np.isnan([found.low, found.high]).all()
     with pytest.raises(ValueError, match="finite values"):
         stats.probability_of_improvement(ours, np.array([]))
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 6), (2, 4)])
+def test_permutation_test_agrees_with_scipy(sizes: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(sizes))
+    ours, theirs = rng.normal(1, 1, sizes[0]), rng.normal(0, 1, sizes[1])
+    found, share, ways = stats.permutation_test(ours, theirs)
+    scipys = scipy.stats.permutation_test(
+        (ours, theirs),
+        lambda a, b, axis: abs(a.mean(axis=axis) - b.mean(axis=axis)),
+        alternative="greater",
+        vectorized=True,
+    )
+    assert found == pytest.approx(ours.mean() - theirs.mean())
+    assert share == pytest.approx(scipys.pvalue)
+    assert ways == scipy.special.comb(sum(sizes), sizes[0])
+
+
+def test_three_runs_above_three_others_are_found_so_in_one_of_ten_ways() -> None:
+    assert stats.permutation_test(np.array([4.0, 5, 6]), np.array([1.0, 2, 3])) == (3.0, pytest.approx(2 / 20), 20)
+
+
+def test_the_first_half_of_a_curve() -> None:
+    runs = [run([10, 20, 30, 40], [1, 3, 8, 9]), run([10, 20, 30, 40], [2, 2, 0, 0])]
+    np.testing.assert_allclose(stats.first_half(runs), [2, 2])
 
 
 def test_an_estimate_is_written_as_finely_as_asked() -> None:
