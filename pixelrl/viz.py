@@ -131,6 +131,8 @@ def curves(
 ) -> None:
     """Draw the mean over seeds of each group of runs, with its 95 % bootstrap interval, and each seed thinly.
 
+    The line of a single run, which has no interval, is dashed.
+
     Args:
         ax: to draw on.
         groups: runs by label.
@@ -140,7 +142,8 @@ def curves(
     for label, runs in groups.items():
         steps, values = stats.curves(runs, y, x)
         estimate = stats.estimate(values, statistic)
-        (line,) = ax.plot(steps, estimate.value, label=f"{label} ({len(runs)})")
+        style = "-" if len(runs) > 1 else "--"
+        (line,) = ax.plot(steps, estimate.value, style, label=f"{label} ({len(runs)})")
         ax.fill_between(steps, estimate.low, estimate.high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.plot(steps, values.T, color=line.get_color(), linewidth=0.4, alpha=0.5)
     ax.set_xlabel("agent steps" if x == "step" else x)
