@@ -23,8 +23,8 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 
 from pixelrl import presets
+from pixelrl.configs import DQNConfig
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
-from pixelrl.presets import DQNConfig
 from pixelrl.train import train
 
 ZOO = {

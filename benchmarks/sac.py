@@ -18,8 +18,8 @@ import stable_baselines3 as sb3
 import torch
 
 from pixelrl import envs, presets, stats
+from pixelrl.configs import SACConfig
 from pixelrl.evaluate import FINAL_SEED, evaluate
-from pixelrl.presets import SACConfig
 from pixelrl.train import Training, interact
 
 

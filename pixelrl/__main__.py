@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 
 from pixelrl import presets  # and no more before it is needed: `prepare` runs where OpenCV cannot be imported yet
-from pixelrl.presets import MODES, usual_videos
+from pixelrl.configs import MODES, RunConfig, usual_videos
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -65,7 +65,7 @@ def run_train(options: argparse.Namespace, rest: list[str]) -> None:
     print(f"{folder}: {run.summary()}, {run.meta['seconds']} s")
 
 
-def changed(config: presets.RunConfig, words: list[str]) -> presets.RunConfig:
+def changed(config: RunConfig, words: list[str]) -> RunConfig:
     """A config with what a command line says of its fields, and of the arguments of its environment.
 
     Another environment takes none of those that this one has.

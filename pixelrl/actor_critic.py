@@ -15,7 +15,7 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from pixelrl.checkpoint import restore
-from pixelrl.presets import ActorCriticConfig
+from pixelrl.configs import ActorCriticConfig
 from pixelrl.replay import check_batch
 
 

@@ -8,12 +8,7 @@ import gymnasium as gym
 import torch
 
 from pixelrl.actor_critic import A2C
-from pixelrl.cuda import chosen_device
-from pixelrl.dqn import DQN
-from pixelrl.dyna import Dyna
-from pixelrl.i2a import I2A
-from pixelrl.predictive import PredictiveSAC, PredictiveSGQN
-from pixelrl.presets import (
+from pixelrl.configs import (
     ActorCriticConfig,
     AgentConfig,
     DQNConfig,
@@ -24,6 +19,11 @@ from pixelrl.presets import (
     SACConfig,
     SGQNConfig,
 )
+from pixelrl.cuda import chosen_device
+from pixelrl.dqn import DQN
+from pixelrl.dyna import Dyna
+from pixelrl.i2a import I2A
+from pixelrl.predictive import PredictiveSAC, PredictiveSGQN
 from pixelrl.sac import SAC
 from pixelrl.sgqn import SGQN
 

@@ -35,7 +35,7 @@ def split(state: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Replace the tensors of a nested state by names, and collect them in `tensors`; the rest can be JSON."""
     if isinstance(state, torch.Tensor):
         name = str(len(tensors))
-        tensors[name] = state.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors[name] = state.detach().cpu().contiguous()
         return {"tensor": name}
     if isinstance(state, dict):
         return {"dict": [[key, split(value, tensors)] for key, value in state.items()]}
@@ -170,7 +170,7 @@ def remove(path: Path) -> None:
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write the checkpoint of an agent step into a training's folder, and remove all but it and the one before."""
     path = folder / f"checkpoint-{step:010d}"
-    if path in found(folder):  # damaged: a training that goes on from an earlier one comes by here again
+    if path in found(folder):  # the same step once more
         remove(path)
     write(path, state)
     before = [old for old in found(folder) if old.name < path.name]
@@ -194,17 +194,21 @@ def found(folder: Path) -> list[Path]:
 def newest(folder: Path) -> dict[str, Any] | None:
     """The newest whole checkpoint of a training's folder, None where none was written.
 
-    Where the newest is damaged, a warning says so, and the one before it is read.
+    Where the newest is damaged, a warning says so, it is removed, and the one before it is read.
 
     Raises:
-        DamagedError: all of them are damaged.
+        DamagedError: all of them are damaged; they are left as they are.
     """
     paths = found(folder)
-    for path in paths:
+    for number, path in enumerate(paths):
         try:
-            return read(path)
+            state = read(path)
         except DamagedError as error:
             if path == paths[-1]:
                 raise DamagedError(f"{error} No other checkpoint is whole; delete {folder} to begin anew.") from error
             warnings.warn(f"{error} The checkpoint before it is used.", stacklevel=2)
+        else:
+            for damaged in paths[:number]:
+                remove(damaged)
+            return state
     return None

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelrl.checkpoint import restore
+from pixelrl.configs import DQNConfig
 from pixelrl.cuda import fused
 from pixelrl.nets import DuelingHead, move_towards, q_network
-from pixelrl.presets import DQNConfig
 from pixelrl.replay import Batch, check_batch
 
 

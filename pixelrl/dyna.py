@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelrl.checkpoint import restore
+from pixelrl.configs import DynaConfig
 from pixelrl.cuda import fused
 from pixelrl.dqn import DQN
 from pixelrl.nets import mlp
-from pixelrl.presets import DynaConfig
 from pixelrl.replay import Batch
 
 

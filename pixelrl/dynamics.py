@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pixelrl import envs, runs
+from pixelrl.configs import ActorCriticConfig, DynamicsConfig
 from pixelrl.cuda import chosen_device, randomness_kept
 from pixelrl.fitting import Fitting
 from pixelrl.nets import computing_in, fastest_dtype
-from pixelrl.presets import DynamicsConfig
 
 PLAY_SEED = 50_000  # all models see the same play
 ROOMS = 32  # environments side by side in which it is recorded
@@ -145,7 +145,7 @@ def load_model(name: str) -> EnvironmentModel | CopyModel:
     """The network of a stored run, on the processor, its parameters without gradient; or, for `copy`, the control."""
     if name == "copy":
         return CopyModel()
-    run = runs.load(name)[0]
+    run = runs.first(name, DynamicsConfig)
     model = build_model(replace(run.config, device="cpu"))
     model.load_state_dict(run.policy)
     return model.requires_grad_(False)
@@ -160,7 +160,7 @@ class ModelTraining(Fitting):
 
     def __init__(self, config: DynamicsConfig) -> None:
         torch.set_num_threads(config.threads)
-        teacher = runs.load(config.teacher)[0]
+        teacher = runs.first(config.teacher, ActorCriticConfig)
         self.play = record(teacher, config.transitions, PLAY_SEED)
         held_out = record(teacher, config.held_out, PLAY_SEED + ROOMS)  # each environment takes a seed of its own
         super().__init__(config, build_model(config))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pixelrl import envs
-from pixelrl.presets import MODES, TrainConfig, usual_videos
+from pixelrl.configs import MODES, TrainConfig, usual_videos
 from pixelrl.runs import Run
 
 # First seeds of the episodes by which a curve, a result and the modes are measured; films begin at 40,000.
@@ -78,7 +78,7 @@ def evaluate_modes(
         agent: trained with `config`.
         config: whose environment is changed to each mode.
         episodes: a mode.
-        videos: `procedural`, or a folder with `video_easy/` and `video_hard/`; by default `presets.usual_videos`.
+        videos: `procedural`, or a folder with `video_easy/` and `video_hard/`; by default `configs.usual_videos`.
         modes: which; all five by default.
 
     Returns:

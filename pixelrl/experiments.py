@@ -25,10 +25,22 @@ import torch
 
 from pixelrl import presets, runs, stats
 from pixelrl.checkpoint import DamagedError
+from pixelrl.configs import (
+    BESIDE_THE_POINT,
+    LEARNED,
+    AgentConfig,
+    AheadConfig,
+    CDNAConfig,
+    RunConfig,
+    TrainConfig,
+    check_count,
+    differences,
+    has_modes,
+)
+from pixelrl.envs.control import parts_of_task
 from pixelrl.envs.modes import check_modes
 from pixelrl.evaluate import episodes_played, evaluate_modes, videos_shown
 from pixelrl.foresight import check_films
-from pixelrl.presets import LEARNED, AgentConfig, AheadConfig, RunConfig, TrainConfig
 from pixelrl.runs import Run
 from pixelrl.train import alone_in, train
 
@@ -45,7 +57,7 @@ class Modes(NamedTuple):
 
     def check(self) -> None:
         """Complain of what is not there, now and not when the first agent is trained."""
-        presets.check_count("episodes", self.episodes)
+        check_count("episodes", self.episodes)
         check_modes(self.names, self.videos)
 
     def columns(self) -> dict[str, tuple[str, str]]:
@@ -61,7 +73,7 @@ class Modes(NamedTuple):
 
 def changes_scene(config: RunConfig) -> bool:
     """Whether its agent acts in a scene that the generalisation modes change."""
-    return isinstance(config, TrainConfig) and presets.has_modes(config.env)
+    return isinstance(config, TrainConfig) and has_modes(config.env)
 
 
 def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], preset: str) -> list[RunConfig]:
@@ -74,10 +86,13 @@ def grid(methods: Iterable[str], seeds: Iterable[int], tasks: Iterable[str], pre
         preset: one of `presets.PRESETS`.
 
     Raises:
-        ValueError: a method is none of a task of the suite, and tasks are named.
+        ValueError: there is no such task in the suite, or tasks are named, and a method is none of a task.
     """
+    tasks = list(tasks)
+    for task in tasks:
+        parts_of_task(task)
     configs = []
-    for seed, task, method in product(*map(dict.fromkeys, (seeds, list(tasks) or [None], methods))):
+    for seed, task, method in product(*map(dict.fromkeys, (seeds, tasks or [None], methods))):
         config = presets.get(method, preset, seed=seed)
         if task is not None:
             if "task" not in config.env_kwargs:
@@ -108,7 +123,7 @@ def play_modes(folder: Path, modes: Modes) -> pd.DataFrame:
         raise ValueError(f"{folder}: the scene of {run.config.method} is one that no mode changes.")
     modes.check()
     with alone_in(folder):
-        table = evaluate_modes(run.agent(run.config.device), run.config, modes.episodes, modes.videos, modes.names)
+        table = evaluate_modes(run.agent("auto"), run.config, modes.episodes, modes.videos, modes.names)
         runs.add_modes(folder, table)
     return table
 
@@ -275,8 +290,8 @@ def run_all(configs: list[RunConfig], modes: Modes, workers: int = 1, per_gpu: i
         ValueError: a number below 1, no mode of that name, or a predictor that was not trained on what an agent sees.
         FileNotFoundError: there are no videos where the modes are to find them.
     """
-    presets.check_count("workers", workers)
-    presets.check_count("per_gpu", per_gpu)
+    check_count("workers", workers)
+    check_count("per_gpu", per_gpu)
     left = [config for config in configs if not done_with(config, modes)]
     if left:
         modes.check()
@@ -311,7 +326,7 @@ def missing_predictors(configs: list[RunConfig]) -> list[RunConfig]:
     missing = []
     for name, preset in sorted({(config.model, config.preset) for config in asked}):
         try:
-            films = runs.trained(name, preset).config
+            films = runs.trained(name, preset, CDNAConfig).config
         except FileNotFoundError:
             films = presets.get(name, preset)
             missing.append(films)
@@ -332,12 +347,13 @@ def done_with(config: RunConfig, modes: Modes) -> Run | None:
         run = runs.read(folder)
     except DamagedError:
         return None
-    return None if presets.differences(run.config, config) or modes.left(config, run) else run
+    another = differences(run.config, config, BESIDE_THE_POINT)
+    return None if another or modes.left(config, run) else run
 
 
 def needed(configs: list[RunConfig], workers: int) -> str:
     """How long trainings will take, from those stored of the same method and size; nothing if none is known."""
-    known = {(config.method, config.preset): seconds_before(config) for config in configs}
+    known = {key: seconds_before(*key) for key in {(config.method, config.preset) for config in configs}}
     seconds = [known[config.method, config.preset] for config in configs]
     told = [x for x in seconds if x is not None]
     if not told:
@@ -346,10 +362,10 @@ def needed(configs: list[RunConfig], workers: int) -> str:
     return f"; the others take about {hours:.1f} h, {workers} at a time, to judge by stored runs of {len(told)} of them"
 
 
-def seconds_before(config: RunConfig) -> float | None:
-    """What a stored run of the same method and preset took, on average; None where there is none."""
+def seconds_before(method: str, preset: str) -> float | None:
+    """What a stored run of a method and preset took, on average; None where there is none."""
     try:
-        stored = [run for run in runs.load(config.method) if run.config.preset == config.preset]
+        stored = [run for run in runs.load(method) if run.config.preset == preset]
     except (FileNotFoundError, DamagedError):
         return None
     return sum(run.meta["seconds"] for run in stored) / len(stored) if stored else None

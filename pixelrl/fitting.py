@@ -10,8 +10,9 @@ from torch import nn
 
 from pixelrl import runs
 from pixelrl.checkpoint import restore
+from pixelrl.configs import CDNAConfig, DynamicsConfig
 from pixelrl.cuda import fused, random_states, set_random_states
-from pixelrl.presets import CDNAConfig, DynamicsConfig
+from pixelrl.journal import Journal
 
 
 class Fitting:
@@ -32,7 +33,7 @@ class Fitting:
         self.rows: list[dict[str, float]] = []
         self.losses: list[torch.Tensor] = []  # since the last row
         self.findings: dict[str, Any] = {}  # for the run, beside the curve
-        self.journal = runs.Journal()
+        self.journal = Journal()
 
     ready = True  # for a checkpoint: after any update
 

@@ -13,10 +13,10 @@ import torch
 
 from pixelrl import envs, runs
 from pixelrl.cdna import CDNA, as_bytes, as_numbers, cropped, padded, remembered
+from pixelrl.configs import CDNAConfig, PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.envs.control import control_pixels
 from pixelrl.footage import TASKS
 from pixelrl.predictor import load_model
-from pixelrl.presets import CDNAConfig, PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 
 USUAL = {name: argument.default for name, argument in signature(control_pixels).parameters.items()}
@@ -153,7 +153,7 @@ def build_predictor(config: PredictiveSACConfig | PredictiveSGQNConfig, device: 
         if (mode := config.env_kwargs.get("mode", "train")) != "train":
             raise ValueError(f"the agent's mode is {mode}; the oracle knows the simulator, not what is around it.")
         return OraclePredictor(envs.make(config.env, **config.env_kwargs))
-    run = runs.trained(config.model, config.preset)
+    run = runs.trained(config.model, config.preset, CDNAConfig)
     check_films(config, run.config)
     foresight = CDNAPredictor(load_model(run).to(device))
     return ShuffledPredictor(foresight) if config.predictor == "shuffled" else foresight

@@ -17,9 +17,9 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from pixelrl.actor_critic import A2C, Rollout, board_features
+from pixelrl.configs import I2AConfig
 from pixelrl.dynamics import CopyModel, EnvironmentModel, load_model
 from pixelrl.nets import computing_in, fastest_dtype, joined, load_joined
-from pixelrl.presets import I2AConfig
 
 
 class Imagined(NamedTuple):
@@ -154,12 +154,13 @@ class I2A(A2C):
         self.distil_optimizer.step()
         return {**super().update(rollout), "distil_loss": loss.detach()}
 
+    STORED = ("net", "rollout_policy")
     PARTS = (*A2C.PARTS, "rollout_policy", "distil_optimizer")
 
     def policy(self) -> dict[str, torch.Tensor]:
         """The tensors that acting needs, for a stored run; the environment model is a run of its own."""
-        return joined({"net": self.net, "rollout_policy": self.rollout_policy})
+        return joined({name: getattr(self, name) for name in self.STORED})
 
     def load_policy(self, tensors: dict[str, torch.Tensor]) -> None:
         """Act as a stored run did; training on from here starts with fresh optimisers."""
-        load_joined({"net": self.net, "rollout_policy": self.rollout_policy}, tensors)
+        load_joined({name: getattr(self, name) for name in self.STORED}, tensors)

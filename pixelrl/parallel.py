@@ -12,9 +12,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pixelrl import envs, runs
 from pixelrl.actor_critic import Rollout
 from pixelrl.agents import build_agent
+from pixelrl.configs import ActorCriticConfig
 from pixelrl.cuda import random_states, randomness_kept, set_random_states
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate
-from pixelrl.presets import ActorCriticConfig
+from pixelrl.journal import Journal
 
 
 class ParallelTraining:
@@ -36,7 +37,7 @@ class ParallelTraining:
         self.rows: list[dict[str, float]] = []
         self.begin_row()
         self.final_returns: np.ndarray | None = None
-        self.journal = runs.Journal()
+        self.journal = Journal()
 
     def make_env(self) -> gym.Env:
         """A fresh environment, for training or evaluation."""

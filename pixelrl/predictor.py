@@ -12,10 +12,10 @@ import torch
 
 from pixelrl import envs, forecast, runs
 from pixelrl.cdna import CDNA, as_numbers, padded, padded_size, predict, sequence_loss, true_share
+from pixelrl.configs import CDNAConfig
 from pixelrl.cuda import chosen_device, randomness_kept
 from pixelrl.fitting import Fitting
 from pixelrl.footage import Film, collect, fill, windows
-from pixelrl.presets import CDNAConfig
 from pixelrl.replay import Replay, UniformSampler
 
 FILM_SEED = 40_000  # all predictors see the same films

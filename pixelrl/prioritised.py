@@ -94,6 +94,8 @@ class PrioritisedSampler:
 
     def feedback(self, slots: np.ndarray, td_error: torch.Tensor) -> None:
         priority = (td_error.abs().cpu().numpy() + self.eps) ** self.alpha
+        if not np.isfinite(priority).all():
+            raise ValueError("temporal-difference errors are not finite; the training has diverged (lower lr).")
         self.largest = max(self.largest, float(priority.max()))
         self.tree.set(slots, priority)
 

@@ -17,13 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
+import shlex
 import shutil
-import subprocess
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from pixelrl import checkpoint, envs, presets
+from pixelrl import checkpoint, configs, envs, presets
 
 FILES = ("config.json", "curve.csv", "meta.json", "policy.safetensors")
 MODES_FILE = "modes.csv"
@@ -42,7 +39,7 @@ PACKAGE = Path(__file__).parent
 class Run:
     """A finished training."""
 
-    config: presets.RunConfig
+    config: configs.RunConfig
     curve: pd.DataFrame
     """One row an evaluation: step, seconds, return, ..."""
     meta: dict[str, Any]
@@ -91,7 +88,7 @@ def save(folder: Path, run: Run) -> None:
     """Write a finished run; its checksums come last, so that a folder that has them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODES_FILE).unlink(missing_ok=True)
-    presets.save(folder / "config.json", run.config)
+    configs.save(folder / "config.json", run.config)
     run.curve.to_csv(folder / "curve.csv", index=False)
     (folder / "meta.json").write_text(json.dumps(run.meta, indent=1) + "\n")
     checkpoint.save_tensors(run.policy, folder / "policy.safetensors")
@@ -108,7 +105,7 @@ def read(folder: Path) -> Run:
     """
     checkpoint.check_sums(folder, files(folder))
     return Run(
-        config=presets.load(folder / "config.json"),
+        config=configs.load(folder / "config.json"),
         curve=read_table(folder / "curve.csv"),
         meta=json.loads((folder / "meta.json").read_text()),
         policy=load_file(folder / "policy.safetensors"),
@@ -166,16 +163,21 @@ def trainings() -> Path:
     return Path(os.environ.get("PIXELRL_TRAININGS", root))
 
 
-def folder_for(config: presets.RunConfig) -> Path:
+def folder_for(config: configs.RunConfig) -> Path:
     """Where a training keeps its checkpoints and its result: NAME/PRESET/seed-SEED, with `name_of`, in `trainings`."""
     return trainings() / name_of(config) / config.preset / f"seed-{config.seed}"
 
 
-def name_of(config: presets.RunConfig) -> str:
-    """Under what a run is stored: its method, and its task where that is not the method's own."""
-    task = config.env_kwargs.get("task")
-    usual = presets.METHODS[config.method].env_kwargs.get("task")
-    return config.method if task == usual else f"{config.method}-{task}"
+def name_of(config: configs.RunConfig) -> str:
+    """Under what a run is stored: its method, and what it learned in where that is not the method's own."""
+    usual = presets.METHODS[config.method]
+    words = [config.method]
+    if config.env != usual.env:
+        words.append(configs.scene(config.env).replace("/", "-"))
+    for name in ("task", "game"):
+        if config.env_kwargs.get(name, usual.env_kwargs.get(name)) != usual.env_kwargs.get(name):
+            words.append(config.env_kwargs[name])
+    return "-".join(words)
 
 
 def library() -> Path:
@@ -197,28 +199,60 @@ def load(name: str, folder: Path | None = None) -> list[Run]:
         FileNotFoundError: nothing is stored under that name.
         checkpoint.DamagedError: a checksum is wrong.
     """
-    folder = folder or library()
+    return [read(path) for path in stored_seeds(name, folder or library())]
+
+
+def stored_seeds(name: str, folder: Path) -> list[Path]:
+    """Where the stored runs of a method lie, in the order of their seeds.
+
+    Raises:
+        FileNotFoundError: nothing is stored under that name.
+    """
     seeds = sorted((folder / name).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
     if not seeds:
         stored = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "none"
         raise FileNotFoundError(f"no run {name!r} is stored in {folder}; there are: {stored}.")
-    return [read(path) for path in seeds]
+    return seeds
 
 
-def trained(name: str, preset: str) -> Run:
+def first(name: str, kind: type[configs.RunConfig]) -> Run:
+    """The stored run of a method by whose network others are built: of its lowest seed.
+
+    Raises:
+        FileNotFoundError: nothing is stored under that name.
+        ValueError: what is stored there is a training of another kind.
+        checkpoint.DamagedError: a checksum is wrong.
+    """
+    return of_kind(read(stored_seeds(name, library())[0]), kind)
+
+
+def of_kind(run: Run, kind: type[configs.RunConfig]) -> Run:
+    """The run, if it is a training of that kind.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(run.config, kind):
+        raise ValueError(f"{run.config.method} is a {type(run.config).__name__}; a {kind.__name__} is needed here.")
+    return run
+
+
+def trained(name: str, preset: str, kind: type[configs.RunConfig]) -> Run:
     """A network that others build upon: the first stored run of a method, or else its training of that preset.
 
     Raises:
         FileNotFoundError: there is neither.
+        ValueError: it is a training of another kind.
+        checkpoint.DamagedError: a checksum is wrong.
     """
     try:
-        return load(name)[0]
+        return first(name, kind)
     except FileNotFoundError as error:
         folder = folder_for(presets.get(name, preset))
         if not is_finished(folder):
             how = f"python -m pixelrl train {name} --preset {preset}"
             raise FileNotFoundError(f"{error} Nor is it trained in {folder}; this trains it: {how}") from error
-        return read(folder)
+        return of_kind(read(folder), kind)
 
 
 def store(source: Path, folder: Path | None = None) -> Path:
@@ -255,7 +289,7 @@ def check_alike(folder: Path, run: Run) -> None:
     Raises:
         ValueError: that one was trained in another way, or builds on another network.
     """
-    changed = presets.differences(presets.load(folder / "config.json"), run.config, presets.NOT_LEARNED_FROM)
+    changed = configs.differences(configs.load(folder / "config.json"), run.config, configs.NOT_LEARNED_FROM)
     theirs, ours = json.loads((folder / "meta.json").read_text()).get("built_on", {}), run.meta.get("built_on", {})
     others = [f"another {name}" for name in ours if theirs.get(name, ours[name]) != ours[name]]
     if changed or others:
@@ -301,7 +335,7 @@ def command(run: Run) -> str:
     """What to type to make the run again, with the fields that differ from its preset."""
     config = run.config
     preset = presets.get(config.method, config.preset, seed=config.seed)
-    words = ["python -m pixelrl train", config.method, "--preset", config.preset, "--seed", str(config.seed)]
+    words = ["python", "-m", "pixelrl", "train", config.method, "--preset", config.preset, "--seed", str(config.seed)]
     for name, value in vars(config).items():
         usual, option = getattr(preset, name), f"--{name.replace('_', '-')}"
         if isinstance(value, dict):
@@ -310,7 +344,7 @@ def command(run: Run) -> str:
                     words += [f"{option}.{key}", *listed(value[key])]
         elif value != usual:
             words += [option, *listed(value)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def listed(value: Any) -> list[str]:
@@ -326,83 +360,3 @@ def digest(group: list[Run]) -> str:
             total.update(name.encode())
             total.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-class Journal:
-    """How long a training takes, where it is made, and what it builds on, over all its interruptions.
-
-    Args:
-        built_on: digests of the networks that it takes from finished trainings, by name.
-    """
-
-    def __init__(self, built_on: dict[str, str] | None = None) -> None:
-        self.built_on = built_on or {}
-        self.before, self.started = 0.0, time.perf_counter()
-        self.places = [surroundings()]  # taken now: the files may change while it runs
-
-    def resume(self, before: dict[str, Any]) -> None:
-        """Go on with what a checkpoint kept of the journal; what this process has done until now counts, too.
-
-        Raises:
-            ValueError: a network that is built on is another one than before.
-        """
-        known = before.get("built_on", {})
-        for name in known:
-            if self.built_on.get(name, known[name]) != known[name]:
-                raise ValueError(
-                    f"{name} is not what it was when this training began, which builds on it. Put that one back, or "
-                    "begin anew in another folder."
-                )
-        self.built_on = {**self.built_on, **known}
-        self.before += before["seconds"]
-        moved = self.places != before["places"][-1:]
-        self.places = [*before["places"], *(self.places if moved else [])]
-
-    @property
-    def seconds(self) -> float:
-        """Wall time until now."""
-        return self.before + time.perf_counter() - self.started
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"seconds": self.seconds, "places": self.places, "built_on": self.built_on}
-
-    def meta(self) -> dict[str, Any]:
-        """For a finished run: seconds; versions, hardware and commit at its end, and `earlier` ones; `built_on`."""
-        *earlier, last = self.places
-        told = {"earlier": earlier, "built_on": self.built_on}
-        return {"seconds": round(self.seconds, 1), **last, **{name: value for name, value in told.items() if value}}
-
-
-def surroundings() -> dict[str, Any]:
-    """Versions, hardware and commit: what somebody who repeats a run wants to compare."""
-    packages = ("pixelrl", "torch", "numpy", "gymnasium")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "hardware": {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-        "commit": commit(),
-    }
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of the checkout, with `+` where files differ from it; `unknown` outside a checkout."""
-    git = ["git", "-C", str(PACKAGE)]
-    try:
-        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True, check=True)
-        name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return name + ("+" if changed.stdout.strip() else "")

@@ -20,9 +20,9 @@ from torch.optim import Adam
 
 from pixelrl.augment import overlay_pictures, random_overlay, random_shift
 from pixelrl.checkpoint import restore
+from pixelrl.configs import SACConfig
 from pixelrl.cuda import fused
 from pixelrl.nets import Encoder, GaussianActor, TwinCritic, joined, load_joined, move_towards, projection
-from pixelrl.presets import SACConfig
 from pixelrl.replay import Batch, check_batch
 
 

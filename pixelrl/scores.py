@@ -138,15 +138,16 @@ def randomised(agent: Any, networks: list[nn.Module], seed: int) -> Iterator[tup
     """
     agent, networks = copy.deepcopy((agent, networks))
     yield "none", agent
-    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     layers = [layer for net in networks for layer in net.modules() if list(layer.parameters(recurse=False))]
     for number, layer in reversed(list(enumerate(layers, start=1))):
-        shuffle(layer)
+        shuffle(layer, generator)
         yield f"{number} {type(layer).__name__}", agent
 
 
 @torch.no_grad()
-def shuffle(layer: nn.Module) -> None:
+def shuffle(layer: nn.Module, generator: torch.Generator) -> None:
     """Put the weights of a layer into another order: their distribution stays, what they had learned goes."""
     for parameter in layer.parameters(recurse=False):
-        parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].reshape(parameter.shape))
+        order = torch.randperm(parameter.numel(), generator=generator)
+        parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from pixelrl.augment import random_overlay
+from pixelrl.configs import SGQNConfig
 from pixelrl.cuda import fused
 from pixelrl.nets import computing_in, fastest_dtype
-from pixelrl.presets import SGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC, Learned, critic_loss, shifted, step
 from pixelrl.saliency import by_frame, guided_gradient, top_pixels

@@ -75,9 +75,7 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, resamples: 
     Raises:
         ValueError: no seed, or not a number among the values.
     """
-    ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
-    if min(len(ours), len(theirs)) == 0 or not np.isfinite(np.concatenate([ours, theirs])).all():
-        raise ValueError(f"a comparison needs finite values of one seed or more on each side; got {ours} and {theirs}.")
+    ours, theirs = comparable(ours, theirs)
     better = (ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)  # every pair of seeds
     if min(better.shape) == 1:
         return Estimate(better.mean(), np.nan, np.nan)
@@ -87,6 +85,18 @@ def probability_of_improvement(ours: np.ndarray, theirs: np.ndarray, resamples: 
     samples = better[rows, columns].mean(axis=(1, 2))
     low, high = np.quantile(samples, TAILS)
     return Estimate(better.mean(), low, high)
+
+
+def comparable(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays of floats.
+
+    Raises:
+        ValueError: no seed, or not a number among the values.
+    """
+    ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    if min(len(ours), len(theirs)) == 0 or not np.isfinite(np.concatenate([ours, theirs])).all():
+        raise ValueError(f"a comparison needs finite values of one seed or more on each side; got {ours} and {theirs}.")
+    return ours, theirs
 
 
 def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndarray, np.ndarray]:
@@ -104,9 +114,9 @@ def curves(runs: list[Run], y: str = "return", x: str = "step") -> tuple[np.ndar
 
 
 def first_half(runs: list[Run], y: str = "return") -> np.ndarray:
-    """Mean (seeds,) of each run's curve over the first half of the training: who learns sooner has more."""
-    steps, values = curves(runs, y)
-    return values[:, steps <= steps[-1] / 2].mean(axis=1)
+    """Mean (seeds,) of each run's evaluations in the first half of its steps: who learns sooner has more."""
+    rows = [run.curve.loc[run.curve["step"] <= run.config.steps / 2, y].dropna() for run in runs]
+    return np.array([half.astype(float).mean() for half in rows])
 
 
 def permutation_test(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, int]:
@@ -121,7 +131,11 @@ def permutation_test(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float
     Returns:
         The difference of the means, the share of all ways in which it is as large in either direction (the p-value),
         and the number of ways.
+
+    Raises:
+        ValueError: no seed, or not a number among the values.
     """
+    ours, theirs = comparable(ours, theirs)
     both = np.concatenate([ours, theirs])
     ways = [list(chosen) for chosen in combinations(range(len(both)), len(ours))]
     differences = np.array([both[way].mean() - np.delete(both, way).mean() for way in ways])

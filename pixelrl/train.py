@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -21,16 +22,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pixelrl import checkpoint, envs, presets, runs
+from pixelrl import checkpoint, configs, envs, runs
 from pixelrl.agents import build_agent
-from pixelrl.cuda import RecordedUpdate, chosen_device, random_states, set_random_states
-from pixelrl.dynamics import ModelTraining
-from pixelrl.envs.modes import check_modes
-from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
-from pixelrl.footage import FILMED
-from pixelrl.parallel import ParallelTraining
-from pixelrl.predictor import PredictorTraining
-from pixelrl.presets import (
+from pixelrl.configs import (
     LEARNED,
     ActorCriticConfig,
     AheadConfig,
@@ -40,6 +34,14 @@ from pixelrl.presets import (
     RunConfig,
     TrainConfig,
 )
+from pixelrl.cuda import RecordedUpdate, chosen_device, random_states, set_random_states
+from pixelrl.dynamics import ModelTraining
+from pixelrl.envs.modes import check_modes
+from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
+from pixelrl.footage import FILMED
+from pixelrl.journal import Journal
+from pixelrl.parallel import ParallelTraining
+from pixelrl.predictor import PredictorTraining
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
 
@@ -136,7 +138,7 @@ class Training:
         self.updates = 0  # since the last row
         self.final_returns: np.ndarray | None = None
         self.loop: Iterator[Step] | None = None  # begun with the first step, after a checkpoint is loaded
-        self.journal = runs.Journal()
+        self.journal = Journal()
 
     @property
     def finished(self) -> bool:
@@ -234,16 +236,17 @@ def built_on(config: RunConfig) -> dict[str, list[runs.Run]]:
     if isinstance(config, CDNAConfig):
         return {name: runs.load(name) for name, _ in FILMED if name}
     if isinstance(config, AheadConfig) and config.predictor in LEARNED:
-        return {config.model: [runs.trained(config.model, config.preset)]}
+        return {config.model: [runs.trained(config.model, config.preset, CDNAConfig)]}
     if isinstance(config, I2AConfig) and config.model != "copy":
-        return {config.model: runs.load(config.model)[:1]}
-    return {config.teacher: runs.load(config.teacher)[:1]} if isinstance(config, DynamicsConfig) else {}
+        return {config.model: [runs.first(config.model, DynamicsConfig)]}
+    if isinstance(config, DynamicsConfig):
+        return {config.teacher: [runs.first(config.teacher, ActorCriticConfig)]}
+    return {}
 
 
 def begin(config: RunConfig) -> Any:
     """A training of the kind that its config asks for, not a step taken yet."""
-    chosen_device(config.device)  # if there is none, it says so before anything is filmed
-    journal = runs.Journal({name: runs.digest(group) for name, group in built_on(config).items()})
+    journal = Journal({name: runs.digest(group) for name, group in built_on(config).items()})
     training = TRAININGS.get(type(config), Training)(config)
     training.journal = journal  # whose time began before the filming
     return training
@@ -261,22 +264,29 @@ def train(config: RunConfig, folder: Path | str | None = None, tensorboard: bool
         The finished run.
 
     Raises:
-        ValueError: the folder holds a training with another config, or TensorBoard has none to write to.
+        ValueError: the folder holds a training with another config, TensorBoard has none to write to, or there is no
+            such device.
+        ImportError: TensorBoard is not installed.
+        FileNotFoundError: a network that this training builds upon is nowhere.
+        checkpoint.DamagedError: a file of the training, or of one that it builds upon, is not what was written.
         RuntimeError: another process trains in the folder.
     """
     if tensorboard and folder is None:
         raise ValueError("TensorBoard needs a folder to write to: train(config, folder, tensorboard=True).")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ImportError("TensorBoard is not installed: pip install tensorboard")
+    folder = None if folder is None else Path(folder)
+    if folder is not None and runs.is_finished(folder) and not checkpoint.found(folder):
+        check_folder(folder, config)
+        return runs.read(folder)
+    chosen_device(config.device)  # if there is none, it says so before anything is made
     if folder is None:
         training = begin(config)
         learn(training)
         return training.result()
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if runs.is_finished(folder) and not checkpoint.found(folder):
-        check_folder(folder, config)
-    else:
-        with alone_in(folder):
-            train_in(folder, config, tensorboard)
+    with alone_in(folder):
+        train_in(folder, config, tensorboard)
     return runs.read(folder)
 
 
@@ -316,7 +326,7 @@ def train_in(folder: Path, config: RunConfig, tensorboard: bool) -> None:
     check_folder(folder, config)
     if not runs.is_finished(folder):
         training = begin(config)
-        presets.save(folder / "config.json", config)  # not before it is known that it can be trained
+        configs.save(folder / "config.json", config)  # not before it is known that it can be trained
         if (state := checkpoint.newest(folder)) is not None:
             training.load_state_dict(state)
         learn(training, folder, tensorboard)
@@ -329,7 +339,7 @@ def check_folder(folder: Path, config: RunConfig) -> None:
     path = folder / "config.json"
     if runs.is_finished(folder):
         checkpoint.check_sums(folder, runs.FILES)
-    if path.is_file() and (changed := presets.differences(presets.load(path), config)):
+    if path.is_file() and (changed := configs.differences(configs.load(path), config, configs.BESIDE_THE_POINT)):
         raise ValueError(f"{folder} holds another training ({changed}). Name another folder, or delete this one.")
 
 
@@ -338,9 +348,10 @@ def learn(training: Any, folder: Path | None = None, tensorboard: bool = False) 
     config = training.config
     board = open_board(folder, training.step) if tensorboard else None
     saved = time.perf_counter()
-    with tqdm(total=config.steps, initial=training.step, desc=config.method, unit="step") as bar:
+    with tqdm(total=config.steps, initial=training.step, desc=config.method, unit=f" {config.unit}") as bar:
         while not training.finished:
             training.advance()
+            bar.update(training.step - bar.n)
             if training.step % config.eval_every == 0 or training.finished:
                 training.add_row()
                 report(training, bar, folder, board)
@@ -363,7 +374,6 @@ def open_board(folder: Path, step: int) -> Any:
 def report(training: Any, bar: tqdm, folder: Path | None, board: Any) -> None:
     """Show the newest row of the curve beside the progress bar, and write it to the disk."""
     row = training.rows[-1]
-    bar.update(training.step - bar.n)
     bar.set_postfix({name: f"{row[name]:.3g}" for name in SHOWN if name in row})
     if folder is not None:
         pd.DataFrame(training.rows).to_csv(folder / "curve.csv", index=False)

@@ -77,6 +77,8 @@ def test_what_has_no_modes_and_what_has_no_task(trainings: Path) -> None:
     assert len(list(trainings.glob("*/quick/*/SHA256SUMS"))) == 2
     with pytest.raises(ValueError, match="dqn-cartpole has no task"):
         experiments.grid(["dqn-cartpole"], [0], ["walker-walk"], "quick")
+    with pytest.raises(ValueError, match="no task 'walker-wlak' in the suite"):
+        experiments.grid(["sac"], [0], ["walker-wlak"], "quick")
     with pytest.raises(ValueError, match="workers is 0"):
         experiments.run_all([], NO_MODES, workers=0)
 

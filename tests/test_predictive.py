@@ -16,9 +16,10 @@ from test_train import assert_resumes
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.utils.flop_counter import FlopCounterMode
 
-from pixelrl import cdna, envs, predictive, presets, runs
+from pixelrl import cdna, configs, envs, predictive, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cdna import CDNA
+from pixelrl.configs import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.foresight import (
     BackgroundPredictor,
     CDNAPredictor,
@@ -38,7 +39,6 @@ from pixelrl.predictive import (
     predictive_target,
 )
 from pixelrl.predictor import build_model
-from pixelrl.presets import PredictiveSACConfig, PredictiveSGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sac import SAC
 from pixelrl.saliency import guided_backprop
@@ -56,7 +56,7 @@ def small_agent(**changes: object) -> PredictiveSGQN:
     return prepared(PredictiveSGQN, replace(CONFIG, **changes))
 
 
-def prepared(kind: type, config: presets.SACConfig) -> SAC:
+def prepared(kind: type, config: configs.SACConfig) -> SAC:
     """An agent of a kind, for the small pictures of these tests."""
     torch.manual_seed(0)
     return told_apart(kind(config, *SPACES))

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pixelrl import dynamics, envs, presets, runs
+from pixelrl import configs, dynamics, envs, presets, runs
 from pixelrl.agents import build_agent
 from pixelrl.cdna import padded
 from pixelrl.predictor import build_model
 from pixelrl.train import build_replay
 
-REPLAYING = [name for name, config in presets.METHODS.items() if isinstance(config, presets.TrainConfig)]
-PREDICTORS = [name for name, config in presets.METHODS.items() if isinstance(config, presets.CDNAConfig)]
+REPLAYING = [name for name, config in presets.METHODS.items() if isinstance(config, configs.TrainConfig)]
+PREDICTORS = [name for name, config in presets.METHODS.items() if isinstance(config, configs.CDNAConfig)]
 BOARDS = sorted({*presets.METHODS} - {*REPLAYING, *PREDICTORS})
 EVERY = [(method, preset) for method in REPLAYING for preset in presets.PRESETS]
 
@@ -66,7 +66,7 @@ def test_every_config_of_a_board_game_can_be_used(method: str, preset: str) -> N
     assert (config.method, config.preset, config.seed) == (method, preset, 4)
     assert config.steps % config.eval_every == 0
     board, _ = envs.make(config.env, **config.env_kwargs).reset(seed=0)
-    if isinstance(config, presets.DynamicsConfig):
+    if isinstance(config, configs.DynamicsConfig):
         said = dynamics.build_model(config)(torch.from_numpy(board)[None], torch.zeros(1, dtype=torch.int64))
         assert said.board.shape[1:] == board.shape
         assert presets.METHODS[config.teacher].env == config.env
@@ -121,6 +121,7 @@ OUT_OF_RANGE = [
     ("head", "duelling"),
     ("target", "triple"),
     ("device", "tpu"),
+    ("seed", -1),
 ]
 
 
@@ -129,6 +130,14 @@ def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{name} is ") as error:
         presets.get("dqn-cartpole", "quick", **{name: value})
     assert repr(value) in str(error.value) or "empty" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"env_kwargs": {"task": "walker-walk"}}, {"env_kwargs": {"stack": 3}}, {"env": "CartPole-v1"}]
+)
+def test_films_are_of_their_own_tasks(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"; films (show|are) "):
+        presets.get("cdna-48", "quick", **changes)
 
 
 def test_another_environment_is_not_given_what_this_one_takes() -> None:
@@ -141,11 +150,11 @@ def test_another_environment_is_not_given_what_this_one_takes() -> None:
 def test_json_keeps_everything(tmp_path: Path) -> None:
     for method, preset in EVERY:
         config = presets.get(method, preset, seed=7)
-        presets.save(tmp_path / "config.json", config)
-        assert presets.load(tmp_path / "config.json") == config
+        configs.save(tmp_path / "config.json", config)
+        assert configs.load(tmp_path / "config.json") == config
     odd = presets.get("dqn-pixels", "quick", env_kwargs={"size": (84, 84), "deep": {"er": ((1, 2), 3)}}, solved_at=1.5)
-    presets.save(tmp_path / "config.json", odd)
-    assert presets.load(tmp_path / "config.json") == odd
+    configs.save(tmp_path / "config.json", odd)
+    assert configs.load(tmp_path / "config.json") == odd
     assert json.loads((tmp_path / "config.json").read_text())["env_kwargs"]["size"] == [84, 84]
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -160,24 +169,24 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
 )
 def test_configs_of_another_version_are_refused(old: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    presets.save(path, presets.get("dqn-cartpole"))
+    configs.save(path, presets.get("dqn-cartpole"))
     path.write_text(json.dumps(json.loads(path.read_text()) | old))
     with pytest.raises(ValueError, match=f"config.json.*{message}"):
-        presets.load(path)
+        configs.load(path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "3", '{"method": "sac"}'])
 def test_what_is_no_config_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match="config.json is not the config of a training"):
-        presets.load(tmp_path / "config.json")
+        configs.load(tmp_path / "config.json")
 
 
 def test_differences_are_named() -> None:
     config = presets.get("dqn-pixels", "quick", env_kwargs={"size": (84, 84)}, steps=400)
-    assert presets.differences(config, replace(config)) == ""
+    assert configs.differences(config, replace(config)) == ""
     changed = replace(config, steps=500, env_kwargs={"size": (42, 42)})
     assert (
-        presets.differences(config, changed)
+        configs.differences(config, changed)
         == "env_kwargs: {'size': [84, 84]} -> {'size': [42, 42]}, steps: 400 -> 500"
     )

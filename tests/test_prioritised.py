@@ -80,6 +80,15 @@ def test_beta_grows_to_one_and_stays() -> None:
         np.testing.assert_allclose(weight, (1.0 / (slots + 1.0)) ** beta, rtol=1e-6)
 
 
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_errors_that_are_not_finite_are_refused(error: float) -> None:
+    drawn = PrioritisedSampler(8, np.random.default_rng(0))
+    drawn.mark(np.array([0, 1]), drawable=True)
+    with pytest.raises(ValueError, match="not finite.*diverged"):
+        drawn.feedback(np.array([0]), torch.tensor([error]))
+    assert (drawn.draw(np.array([True] * 2 + [False] * 6), 4)[0] <= 1).all()  # as if nothing had been said
+
+
 def test_new_transitions_have_the_largest_priority() -> None:
     drawn = PrioritisedSampler(8, np.random.default_rng(0), alpha=0.5, eps=0.0)
     drawn.mark(np.array([0]), drawable=True)

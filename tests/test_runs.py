@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pixelrl import checkpoint, envs, presets, runs, stats
+from pixelrl import checkpoint, configs, envs, presets, runs, stats
 from pixelrl import train as training
 from pixelrl.__main__ import main
 from pixelrl.agents import build_agent
+from pixelrl.journal import Journal, commit, surroundings
 
 FILES = ["SHA256SUMS", "config.json", "curve.csv", "meta.json", "policy.safetensors"]
 
@@ -35,7 +36,7 @@ def finished(seed: int = 0, **meta: Any) -> tuple[runs.Run, Any]:
     for parameter in agent.q_net.parameters():
         torch.nn.init.normal_(parameter)
     curve = pd.DataFrame({"step": [1, 2], "return": [1 / 3, 2.5e-17], "train_return": [float("nan"), 9.0]})
-    meta = {"final_returns": [1.0, 2.0], "seconds": 90.0, **runs.surroundings(), **meta}
+    meta = {"final_returns": [1.0, 2.0], "seconds": 90.0, **surroundings(), **meta}
     return runs.Run(config, curve, meta, agent.policy()), agent
 
 
@@ -158,7 +159,7 @@ def test_provenance_says_where_the_numbers_come_from() -> None:
 
 
 def test_surroundings_are_those_of_this_machine() -> None:
-    found = json.loads(json.dumps(runs.surroundings()))
+    found = json.loads(json.dumps(surroundings()))
     for package in ("pixelrl", "torch", "numpy", "gymnasium"):
         assert found["versions"][package] == version(package)
     assert found["versions"]["python"] == platform.python_version()
@@ -169,8 +170,8 @@ def test_surroundings_are_those_of_this_machine() -> None:
 
 def test_the_commit_is_gits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(runs, "PACKAGE", tmp_path)
-    assert runs.commit() == "unknown"
+    monkeypatch.setattr("pixelrl.journal.PACKAGE", tmp_path)
+    assert commit() == "unknown"
 
     def git(*words: str) -> str:
         who = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -181,21 +182,51 @@ def test_the_commit_is_gits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "__init__.py").touch()
     git("add", "file")
     git("commit", "--message", "first")
-    assert runs.commit() == "unknown"  # a checkout, but not of the package: it only lies in there
+    assert commit() == "unknown"  # a checkout, but not of the package: it only lies in there
     git("add", "__init__.py")
     git("commit", "--message", "second")
     name = git("log", "-1", "--format=%H").strip()
-    assert runs.commit() == name
+    assert commit() == name
     (tmp_path / "file").write_text("2")
-    assert runs.commit() == name + "+"
+    assert commit() == name + "+"
     monkeypatch.setenv("PATH", "")
-    assert runs.commit() == "unknown"
+    assert commit() == "unknown"
 
 
 def test_the_command_names_what_differs_from_the_preset() -> None:
     config = presets.get("dqn-cartpole", "quick", seed=3, steps=200, hidden=(16, 8))
     words = runs.command(runs.Run(config, pd.DataFrame(), {}, {}))
     assert words == "python -m pixelrl train dqn-cartpole --preset quick --seed 3 --steps 200 --hidden 16 8"
+
+
+def test_the_command_can_be_pasted() -> None:
+    config = presets.get("sac", "quick", env_kwargs={"videos": "/my videos"})
+    assert "--env-kwargs.videos '/my videos'" in runs.command(runs.Run(config, pd.DataFrame(), {}, {}))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "name"),
+    [
+        ("sac", {}, "sac"),
+        ("sac", {"env_kwargs": {"mode": "color_easy"}}, "sac"),
+        ("sac", {"env_kwargs": {"task": "walker-walk"}}, "sac-walker-walk"),
+        ("sac-state", {"env": "Pendulum-v1"}, "sac-state-Pendulum"),
+        ("dqn-pixels", {"env": "pixelrl/Atari-v0", "env_kwargs": {"game": "Pong"}}, "dqn-pixels-Atari-Pong"),
+        ("a2c", {"env_kwargs": {"game": "asterix"}}, "a2c-asterix"),
+    ],
+)
+def test_one_name_is_for_one_thing_that_was_learned(method: str, changes: dict[str, Any], name: str) -> None:
+    assert runs.name_of(presets.get(method, "quick", **changes)) == name
+
+
+def test_others_are_built_on_a_run_of_their_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (10, 2):
+        runs.save(tmp_path / "dqn-cartpole" / f"seed-{seed}", finished(seed)[0])
+    os.truncate(tmp_path / "dqn-cartpole" / "seed-10" / "curve.csv", 5)  # nobody asked for that one
+    monkeypatch.setenv("PIXELRL_RUNS", str(tmp_path))
+    assert runs.first("dqn-cartpole", configs.DQNConfig).config.seed == 2
+    with pytest.raises(ValueError, match="dqn-cartpole is a DQNConfig; a CDNAConfig is needed"):
+        runs.trained("dqn-cartpole", "quick", configs.CDNAConfig)
 
 
 def test_the_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -212,12 +243,12 @@ def test_the_command_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def test_a_training_that_moved_says_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"commit": "a"}
-    monkeypatch.setattr(runs, "surroundings", lambda: dict(here))
-    journal = runs.Journal()
-    journal.resume(runs.Journal().state_dict())
+    monkeypatch.setattr("pixelrl.journal.surroundings", lambda: dict(here))
+    journal = Journal()
+    journal.resume(Journal().state_dict())
     assert journal.meta() == {"seconds": pytest.approx(0, abs=1), "commit": "a"}  # interrupted, but in one place
     here["commit"] = "b"
-    places, journal = journal.places, runs.Journal()
+    places, journal = journal.places, Journal()
     journal.resume({"seconds": 100.0, "places": places})
     assert journal.meta() == {"seconds": pytest.approx(100, abs=1), "commit": "b", "earlier": [{"commit": "a"}]}
 
@@ -294,7 +325,7 @@ def test_storing_again_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
         ({"preset": "cpu"}, "preset: quick -> cpu"),
         ({"lr": 0.5}, "lr: .* -> 0.5"),
         ({"lr": 0.5, "seed": 7}, "lr: .* -> 0.5"),
-        ({"env": "Acrobot-v1"}, "env: CartPole-v1 -> Acrobot-v1"),
+        ({"env_kwargs": {"sutton_barto_reward": False}}, "env_kwargs: .*True.* -> .*False"),
     ],
 )
 def test_under_one_name_runs_differ_in_their_seeds_alone(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -352,10 +383,10 @@ def test_the_digest_is_of_all_parameters_of_all_runs_in_order() -> None:
 
 
 def test_a_training_goes_on_with_what_it_began_with() -> None:
-    before = runs.Journal({"cdna": "12ab"}).state_dict()
-    assert "built_on" not in runs.Journal().meta()
-    for same in (runs.Journal({"cdna": "12ab"}), runs.Journal()):
+    before = Journal({"cdna": "12ab"}).state_dict()
+    assert "built_on" not in Journal().meta()
+    for same in (Journal({"cdna": "12ab"}), Journal()):
         same.resume(before)
         assert same.meta()["built_on"] == {"cdna": "12ab"}
     with pytest.raises(ValueError, match="cdna is not what it was when this training began"):
-        runs.Journal({"cdna": "34cd"}).resume(before)
+        Journal({"cdna": "34cd"}).resume(before)

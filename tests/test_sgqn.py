@@ -13,8 +13,8 @@ from captum.attr import GuidedBackprop
 from torch import nn
 from torch.nn import functional as F
 
-from pixelrl import presets, sgqn
-from pixelrl.presets import SGQNConfig
+from pixelrl import configs, presets, sgqn
+from pixelrl.configs import SGQNConfig
 from pixelrl.replay import Batch
 from pixelrl.sgqn import SGQN, MaskDecoder
 
@@ -239,8 +239,8 @@ def test_numbers_out_of_range_are_refused(changes: dict, message: str) -> None:
 
 def test_the_config_survives_the_disk(tmp_path: object) -> None:
     config = presets.get("sgqn", "cpu", rho=0.9)
-    presets.save(tmp_path / "config.json", config)
-    loaded = presets.load(tmp_path / "config.json")
+    configs.save(tmp_path / "config.json", config)
+    loaded = configs.load(tmp_path / "config.json")
     assert isinstance(loaded, SGQNConfig)
     assert loaded == config
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,8 @@ from pixelrl.runs import Run
 
 def run(steps: list[int], returns: list[float], seconds: list[float] | None = None) -> Run:
     curve = pd.DataFrame({"step": steps, "return": returns, "seconds": seconds or steps})
-    return Run(presets.get("dqn-cartpole", "quick"), curve, {"final_returns": [returns[-1], returns[-1] + 2]}, {})
+    config = presets.get("dqn-cartpole", "quick", steps=steps[-1])
+    return Run(config, curve, {"final_returns": [returns[-1], returns[-1] + 2]}, {})
 
 
 def test_iqm_is_the_mean_of_the_middle_half() -> None:
@@ -117,6 +120,20 @@ def test_three_runs_above_three_others_are_found_so_in_one_of_ten_ways() -> None
 def test_the_first_half_of_a_curve() -> None:
     runs = [run([10, 20, 30, 40], [1, 3, 8, 9]), run([10, 20, 30, 40], [2, 2, 0, 0])]
     np.testing.assert_allclose(stats.first_half(runs), [2, 2])
+
+
+def test_the_first_half_is_that_of_each_run_alone() -> None:
+    long, short = run([10, 20, 30, 40], [1, 3, 8, 9]), run([5, 10, 15, 20], [4, 6, 0, 0])
+    np.testing.assert_allclose(stats.first_half([long, short]), [2, 5])
+
+
+@pytest.mark.parametrize("compare", [stats.permutation_test, stats.probability_of_improvement])
+@pytest.mark.parametrize("ours", [[1.0, np.nan], []])
+def test_a_comparison_wants_finite_values_on_both_sides(compare: Callable, ours: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite values of one seed or more"):
+        compare(ours, [1.0, 2.0])
+    with pytest.raises(ValueError, match="finite values of one seed or more"):
+        compare([1.0, 2.0], ours)
 
 
 def test_an_estimate_is_written_as_finely_as_asked() -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pixelrl import checkpoint, envs, presets, runs
+from pixelrl import checkpoint, configs, envs, presets, runs
 from pixelrl.evaluate import CURVE_SEED, FINAL_SEED, evaluate, evaluate_modes
 from pixelrl.prioritised import PrioritisedSampler
 from pixelrl.replay import Replay, UniformSampler
@@ -48,7 +48,7 @@ def assert_same(one: runs.Run, other: runs.Run) -> None:
     assert all(torch.equal(one.policy[name], other.policy[name]) for name in one.policy)
 
 
-def assert_resumes(config: presets.RunConfig, folder: Path, kind: type, method: str, torn_at: int) -> runs.Run:
+def assert_resumes(config: configs.RunConfig, folder: Path, kind: type, method: str, torn_at: int) -> runs.Run:
     """A training that a method of its class tore at a step, and that was taken up again, is the unbroken run."""
     unbroken = train(config)
     whole = getattr(kind, method)
@@ -188,7 +188,7 @@ class Fragile(gym.Wrapper):
 
 
 def train_fragile(
-    config: presets.TrainConfig, folder: Path, steps: int, die: Callable[[], None], tensorboard: bool = False
+    config: configs.TrainConfig, folder: Path, steps: int, die: Callable[[], None], tensorboard: bool = False
 ) -> None:
     """Train until that many steps, of training or evaluation, are taken; then die."""
     make_env, left = Training.make_env, [steps]
@@ -278,6 +278,31 @@ def test_another_config_is_refused(tmp_path: Path) -> None:
     other = replace(CONFIGS["states"], gamma=0.5, hidden=(32,))
     with pytest.raises(ValueError, match=r"holds another training \(gamma: 0.99 -> 0.5, hidden: \[16\] -> \[32\]\)"):
         train(other, tmp_path)
+
+
+def test_a_training_may_go_on_with_other_threads_and_checkpoints(tmp_path: Path) -> None:
+    config = replace(CONFIGS["states"], steps=60)
+    with pytest.raises(KeyboardInterrupt):
+        train_fragile(config, tmp_path, 40, interrupt)
+    first = train(replace(config, threads=2, checkpoint_seconds=7.0), tmp_path)
+    assert_same(train(replace(config, checkpoint_seconds=9.0), tmp_path), first)
+
+
+def test_what_cannot_be_trained_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is cuda"):
+        train(replace(CONFIGS["states"], device="cuda"), tmp_path / "new")
+    monkeypatch.setattr("pixelrl.train.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        train(CONFIGS["states"], tmp_path / "new", tensorboard=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_gpu_is_read_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = replace(CONFIGS["states"], steps=60)
+    first = train(config, tmp_path)
+    assert_same(train(replace(config, device="cuda"), tmp_path), first)
 
 
 def test_a_finished_training_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

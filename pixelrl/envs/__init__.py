@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from pixelrl.configs import MODES
 from pixelrl.envs.atari import atari
 from pixelrl.envs.cartpole import CartPolePicture, cartpole_pixels, cartpole_truncation_as_end
-from pixelrl.presets import MODES
 
 __all__ = ["MODES", "CartPolePicture", "atari", "cartpole_pixels", "cartpole_truncation_as_end", "make"]
 

@@ -23,6 +23,18 @@ def load_task(name: str) -> Any:
     Raises:
         ValueError: there is no such task.
     """
+    domain, task = parts_of_task(name)
+    from dm_control import suite
+
+    return suite.load(domain, task, task_kwargs={"random": np.random.RandomState(0)})
+
+
+def parts_of_task(name: str) -> tuple[str, str]:
+    """Domain and task of a name such as `cartpole-swingup`.
+
+    Raises:
+        ValueError: there is no such task.
+    """
     choose_gl()
     from dm_control import suite
 
@@ -30,7 +42,7 @@ def load_task(name: str) -> Any:
     if (domain, task) not in suite.ALL_TASKS:
         tasks = ", ".join(sorted("-".join(pair) for pair in suite.ALL_TASKS))
         raise ValueError(f"there is no task {name!r} in the suite; there are {tasks}.")
-    return suite.load(domain, task, task_kwargs={"random": np.random.RandomState(0)})
+    return domain, task
 
 
 class Control(gym.Env):

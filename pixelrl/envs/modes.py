@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from pixelrl.configs import MODES, usual_videos
 from pixelrl.envs.camera import FLOOR, SKY, Camera, Shot
 from pixelrl.envs.videos import Clip, Folder, Procedural, Videos
-from pixelrl.presets import MODES, usual_videos
 
 SPREAD = {"color_easy": 0.1, "color_hard": 0.2}  # standard deviation of a colour channel of 0 to 1
 REPLACED = {"video_easy": (SKY,), "video_hard": (SKY, FLOOR)}
@@ -143,7 +143,7 @@ def make_scenery(mode: str, videos: str | None = None) -> Scenery:
     """The scenery of a mode.
 
     Args:
-        mode: one of `presets.MODES`.
+        mode: one of `configs.MODES`.
         videos: `procedural`, or a folder in the benchmark's layout; by default `usual_videos`. Of the video modes.
     """
     if mode not in MODES:
