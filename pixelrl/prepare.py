@@ -12,14 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 
 DM_CONTROL = "dm_control==1.0.50"  # the last one that works with mujoco 3
 OPENCV = ("libGL.so.1", "libgthread-2.0.so.0")
 MUJOCO = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so")}  # by `MUJOCO_GL`; one file will do
 APT = ("apt-get", "install", "-y", "--no-install-recommends", "libegl1", "libosmesa6", "libgl1", "libglib2.0-0")
-
-Runner = Callable[..., None]
 
 
 class PrepareError(RuntimeError):
@@ -32,8 +29,8 @@ def main() -> None:
     Raises:
         PrepareError: that is not possible from here.
     """
-    prepare_dm_control(run)
-    prepare_libraries(run)
+    prepare_dm_control()
+    prepare_libraries()
 
 
 def run(*command: str) -> None:
@@ -48,25 +45,20 @@ def run(*command: str) -> None:
         raise PrepareError(f"`{' '.join(command)}` failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def prepare_dm_control(run: Runner) -> None:
+def prepare_dm_control() -> None:
     """Install dm_control where pip could not, on Python 3.13 and later."""
     if sys.version_info >= (3, 13) and importlib.util.find_spec("dm_control") is None:
         print(f"installing {DM_CONTROL} without its dependencies")
         run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", DM_CONTROL)
 
 
-def prepare_libraries(run: Runner, missing: Callable[[], list[str]] | None = None) -> None:
+def prepare_libraries() -> None:
     """Install the system's drawing libraries, on Linux.
-
-    Args:
-        run: a command.
-        missing: names the libraries that cannot be loaded; `missing_libraries` unless a test says otherwise.
 
     Raises:
         PrepareError: they are missing, and nobody here may install them; or they are still missing afterwards.
     """
-    missing = missing or missing_libraries
-    if not sys.platform.startswith("linux") or not (absent := missing()):
+    if not sys.platform.startswith("linux") or not (absent := missing_libraries()):
         return
     command = by_root(APT)
     advice = f"{', '.join(absent)} cannot be loaded. On Debian, Ubuntu and Colab, type:\n    sudo {' '.join(APT)}"
@@ -81,17 +73,15 @@ def prepare_libraries(run: Runner, missing: Callable[[], list[str]] | None = Non
             run(*command)
     except PrepareError as error:
         raise PrepareError(f"{error}\n{advice}") from error
-    if still := missing():
+    if still := missing_libraries():
         raise PrepareError(f"{', '.join(still)} cannot be loaded even now. Restart Python and try once more.")
 
 
-def missing_libraries(loads: Callable[[str], bool] | None = None) -> list[str]:
+def missing_libraries() -> list[str]:
     """The libraries that cannot be loaded; for EGL and OSMesa, of which one is enough, one entry."""
-    loads = loads or can_load
-    absent = [name for name in OPENCV if not loads(name)]
-    return (
-        absent if any(loads(name) for names in MUJOCO.values() for name in names) else [*absent, "libEGL or libOSMesa"]
-    )
+    absent = [name for name in OPENCV if not can_load(name)]
+    draws = any(can_load(name) for names in MUJOCO.values() for name in names)
+    return absent if draws else [*absent, "libEGL or libOSMesa"]
 
 
 def can_load(name: str) -> bool:
@@ -112,7 +102,3 @@ def by_root(command: tuple[str, ...]) -> tuple[str, ...] | None:
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
         return ("sudo", "-n", *command)
     return None
-
-
-if __name__ == "__main__":
-    main()

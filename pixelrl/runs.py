@@ -208,11 +208,11 @@ def stored_seeds(name: str, folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: nothing is stored under that name.
     """
-    seeds = sorted((folder / name).glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    seeds = [path for path in (folder / name).glob("seed-*") if path.name.removeprefix("seed-").isdigit()]
     if not seeds:
         stored = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "none"
         raise FileNotFoundError(f"no run {name!r} is stored in {folder}; there are: {stored}.")
-    return seeds
+    return sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
 def first(name: str, kind: type[configs.RunConfig]) -> Run:

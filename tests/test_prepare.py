@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -40,61 +41,80 @@ class Machine:
         return self.absent
 
 
+@pytest.fixture
+def machine_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
+    """Makes a machine, see `Machine`, on which everything then happens."""
+
+    def make(*args: Any, **kwargs: Any) -> Machine:
+        machine = Machine(*args, **kwargs)
+        monkeypatch.setattr(prepare, "run", machine.run)
+        monkeypatch.setattr(prepare, "missing_libraries", machine.missing)
+        return machine
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def linux_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(prepare, "by_root", lambda command: command)
 
 
-def test_where_nothing_is_missing_nothing_happens() -> None:
-    machine = Machine([])
-    prepare.prepare_libraries(machine.run, machine.missing)
+def test_where_nothing_is_missing_nothing_happens(machine_with: Callable[..., Machine]) -> None:
+    machine = machine_with([])
+    prepare.prepare_libraries()
     assert machine.commands == []
 
 
-def test_missing_libraries_are_installed() -> None:
-    machine = Machine(["libGL.so.1"])
-    prepare.prepare_libraries(machine.run, machine.missing)
+def test_missing_libraries_are_installed(machine_with: Callable[..., Machine]) -> None:
+    machine = machine_with(["libGL.so.1"])
+    prepare.prepare_libraries()
     assert machine.commands == [APT]
     assert {"libegl1", "libosmesa6", "libgl1"} < set(APT)
 
 
-def test_the_list_of_packages_is_fetched_where_there_is_none() -> None:
-    machine = Machine(["libGL.so.1"], has_list=False)
-    prepare.prepare_libraries(machine.run, machine.missing)
+def test_the_list_of_packages_is_fetched_where_there_is_none(machine_with: Callable[..., Machine]) -> None:
+    machine = machine_with(["libGL.so.1"], has_list=False)
+    prepare.prepare_libraries()
     assert machine.commands == [APT, UPDATE, APT]
 
 
-def test_through_sudo_the_list_is_fetched_through_sudo_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_through_sudo_the_list_is_fetched_through_sudo_too(
+    machine_with: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prepare, "by_root", lambda command: ("sudo", "-n", *command))
-    machine = Machine(["libGL.so.1"], has_list=False)
-    prepare.prepare_libraries(machine.run, machine.missing)
+    machine = machine_with(["libGL.so.1"], has_list=False)
+    prepare.prepare_libraries()
     assert machine.commands[1] == ("sudo", "-n", *UPDATE)
 
 
-def test_a_failure_names_the_command_to_type() -> None:
-    machine = Machine(["libGL.so.1"], works=False)
+def test_a_failure_names_the_command_to_type(machine_with: Callable[..., Machine]) -> None:
+    machine_with(["libGL.so.1"], works=False)
     with pytest.raises(PrepareError, match="sudo apt-get install -y .*libgl1"):
-        prepare.prepare_libraries(machine.run, machine.missing)
+        prepare.prepare_libraries()
 
 
-def test_who_may_not_install_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_install_is_told_the_command(
+    machine_with: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prepare, "by_root", lambda command: None)
-    machine = Machine(["libGL.so.1"])
+    machine = machine_with(["libGL.so.1"])
     with pytest.raises(PrepareError, match=r"(?s)libGL.so.1 cannot be loaded.*sudo apt-get install"):
-        prepare.prepare_libraries(machine.run, machine.missing)
+        prepare.prepare_libraries()
     assert machine.commands == []
 
 
-def test_an_installation_that_does_not_help_is_an_error() -> None:
+def test_an_installation_that_does_not_help_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "run", lambda *command: None)
+    monkeypatch.setattr(prepare, "missing_libraries", lambda: ["libGL.so.1"])
     with pytest.raises(PrepareError, match=r"libGL.so.1 .* even now"):
-        prepare.prepare_libraries(lambda *command: None, lambda: ["libGL.so.1"])
+        prepare.prepare_libraries()
 
 
-def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_are_left_alone(machine_with: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    machine = Machine(["libGL.so.1"])
-    prepare.prepare_libraries(machine.run, machine.missing)
+    machine = machine_with(["libGL.so.1"])
+    prepare.prepare_libraries()
     assert machine.commands == []
 
 
@@ -107,8 +127,9 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"libEGL.so.1"}, ["libGL.so.1", "libgthread-2.0.so.0"]),
     ],
 )
-def test_which_libraries_are_missing(present: set[str], absent: list[str]) -> None:
-    assert prepare.missing_libraries(present.__contains__) == absent
+def test_which_libraries_are_missing(present: set[str], absent: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "can_load", present.__contains__)
+    assert prepare.missing_libraries() == absent
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of libraries are the system's")
@@ -121,12 +142,16 @@ def test_can_load() -> None:
     ("version", "found", "installs"), [((3, 13), False, True), ((3, 13), True, False), ((3, 12), False, False)]
 )
 def test_dm_control_is_installed_where_pip_could_not(
-    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], found: bool, installs: bool
+    machine_with: Callable[..., Machine],
+    monkeypatch: pytest.MonkeyPatch,
+    version: tuple[int, int],
+    found: bool,
+    installs: bool,
 ) -> None:
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if found else None)
-    machine = Machine([])
-    prepare.prepare_dm_control(machine.run)
+    machine = machine_with([])
+    prepare.prepare_dm_control()
     expected = [(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "dm_control==1.0.50")]
     assert machine.commands == (expected if installs else [])
 

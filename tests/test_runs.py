@@ -118,6 +118,7 @@ def test_stored_runs_are_loaded_by_method_in_the_order_of_their_seeds(
         runs.load("dqn-cartpol", library)
     with pytest.raises(FileNotFoundError, match=r"there are: none\."):
         runs.load("dqn-cartpole", tmp_path / "nowhere")
+    (library / "dqn-cartpole" / "seed-2-backup").mkdir()  # somebody's own
     monkeypatch.setenv("PIXELRL_RUNS", str(library))
     assert len(runs.load("dqn-cartpole")) == 3
 

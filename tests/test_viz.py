@@ -36,6 +36,12 @@ def content(page: str, kind: str) -> bytes:
     return base64.b64decode(re.search(f"data:{kind};base64,([^\"']+)", page)[1])
 
 
+def test_enlarged_pixels_are_squares() -> None:
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    large = viz.enlarged(picture, 5)
+    np.testing.assert_array_equal(large, cv2.resize(picture, (10, 10), interpolation=cv2.INTER_NEAREST))
+
+
 def test_figure_carries_its_picture_and_its_text(shown: list[str]) -> None:
     fig, ax = plt.subplots(figsize=(2, 1))
     ax.plot([0, 1])
