@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_once_and_the_others_are_trained(capfd: pytest.Cap
     good = presets.get("dqn-cartpole", "quick", device="cpu")
     bad = replace(good, seed=1, batch_size=10_000, env="pixelrl/NoSuchThing-v0")
     assert not experiments.run_all([bad, good], NO_MODES, workers=1, per_gpu=1)
-    assert capfd.readouterr().out.count("NoSuchThing") == 1
+    assert capfd.readouterr().out.count("no environment 'pixelrl/NoSuchThing-v0'") == 1
     assert runs.is_finished(runs.folder_for(good))
 
 
