@@ -1,4 +1,4 @@
-"""Pictures, videos and explorers, each with a text for those who do not see it.
+"""Pictures, videos and explorers, each with a text for those who do not see it, and tables.
 
 Everything is shown as HTML with its picture inside, so that it looks the same in Colab, in Jupyter and on
 the site, and so that the text travels along.
@@ -19,6 +19,7 @@ import cv2
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, display
 from matplotlib.axes import Axes
@@ -124,6 +125,12 @@ def images(pictures: list[np.ndarray], titles: list[str], alt: str, columns: int
         ax.imshow(picture, **{"cmap": "gray", "interpolation": "nearest", **imshow})
         ax.set_title(title, fontsize=10)
     figure(fig, alt)
+
+
+def table(rows: pd.DataFrame) -> None:
+    """Show a table without its index, as wide as the page; no line breaks within an interval."""
+    page = rows.to_html(index=False, float_format="{:.1f}".format, border=0)
+    display(HTML(page.replace(", ", ",&nbsp;")))
 
 
 def curves(

@@ -170,6 +170,13 @@ def test_curves_draw_the_mean_and_each_seed() -> None:
     plt.close(fig)
 
 
+def test_a_table_has_all_cells_and_keeps_an_interval_on_one_line(shown: list[str]) -> None:
+    frame = pd.DataFrame({"method": ["a <b>"], "return": ["1 [0, 2]"], "hours": [1.26]}, index=[7])
+    viz.table(frame)
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", shown[0])
+    assert cells == ["method", "return", "hours", "a &lt;b&gt;", "1 [0,&nbsp;2]", "1.3"]
+
+
 def test_the_gap_is_drawn_with_its_seeds() -> None:
     runs = []
     for seed, returns in enumerate(([10.0, 20.0], [30.0, 60.0])):
