@@ -258,6 +258,8 @@ def trained(name: str, preset: str, kind: type[configs.RunConfig]) -> Run:
 def store(source: Path, folder: Path | None = None) -> Path:
     """Copy a finished training into the stored runs, under its method and seed. Returns where it lies now.
 
+    If the same agent is stored there already, its returns in modes that the training has not are kept.
+
     Raises:
         ValueError: what is stored under that method was trained in another way.
         checkpoint.DamagedError: the training is not whole, or its copy is not.
@@ -277,10 +279,22 @@ def store(source: Path, folder: Path | None = None) -> Path:
         shutil.copy2(source / name, fresh / name)
     checkpoint.check_sums(fresh, files(source))
     if target.is_dir():
+        inherit_modes(target, fresh)
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def inherit_modes(old: Path, new: Path) -> None:
+    """Give a run the returns in modes that only the stored one has which it replaces, if that is the same agent."""
+    try:
+        before, run = read(old), read(new)
+    except checkpoint.DamagedError:  # the stored one; a whole one takes its place
+        return
+    table = by_mode(before.modes) | by_mode(run.modes)
+    if table and digest([before]) == digest([run]):
+        write_modes(new, pd.concat(table.values(), ignore_index=True))
 
 
 def check_alike(folder: Path, run: Run) -> None:

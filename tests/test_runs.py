@@ -315,9 +315,20 @@ def test_storing_again_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     runs.save(tmp_path / "a", replace(run, modes=modes_table("train", "", 1.0)))
     stored = runs.store(tmp_path / "a", tmp_path / "library")
     assert runs.read(stored).modes["return"].tolist() == [1.0]
-    runs.save(tmp_path / "a", run)
+    other = {name: tensor + 1 for name, tensor in run.policy.items()}
+    runs.save(tmp_path / "a", replace(run, policy=other))
     assert runs.read(runs.store(tmp_path / "a", tmp_path / "library")).modes is None
     assert [path.name for path in stored.parent.iterdir()] == ["seed-0"]
+
+
+def test_storing_the_same_agent_again_keeps_what_only_the_stored_one_was_played_in(tmp_path: Path) -> None:
+    run, library = finished()[0], tmp_path / "library"
+    runs.save(tmp_path / "a", run)
+    stored = runs.store(tmp_path / "a", library)
+    runs.add_modes(stored, pd.concat([modes_table("train", "", 1.0), modes_table("video_hard", "x", 2.0)]))
+    assert runs.read(runs.store(tmp_path / "a", library)).modes["return"].tolist() == [1.0, 2.0]
+    runs.add_modes(tmp_path / "a", modes_table("video_hard", "x", 3.0))
+    assert runs.read(runs.store(tmp_path / "a", library)).modes["return"].tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize(
