@@ -171,12 +171,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, d
     assert state["tensor"].tolist() == [1] * 100
 
 
+def go_back(folder: Path) -> None:
+    """Damage the newest checkpoint, and read the one of step 100 in its stead."""
+    flip(checkpoint.found(folder)[0] / "state.json")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoint.newest(folder) == {"step": 100}
+
+
 def test_a_training_that_went_back_can_save_again(tmp_path: Path) -> None:
     for step in (100, 200):
         checkpoint.save(tmp_path, step, {"step": step})
-    flip(tmp_path / "checkpoint-0000000200" / "state.json")
-    with pytest.warns(UserWarning, match="damaged"):
-        assert checkpoint.newest(tmp_path) == {"step": 100}
+    go_back(tmp_path)
     checkpoint.save(tmp_path, 150, {"step": 150})  # which is what is to be kept, not the damaged one ahead
     assert checkpoint.newest(tmp_path) == {"step": 150}
     assert steps(tmp_path) == [100, 150]
@@ -185,13 +190,9 @@ def test_a_training_that_went_back_can_save_again(tmp_path: Path) -> None:
 def test_after_a_damaged_checkpoint_the_two_newest_whole_ones_are_kept(tmp_path: Path) -> None:
     for step in (100, 200):
         checkpoint.save(tmp_path, step, {"step": step})
-    flip(tmp_path / "checkpoint-0000000200" / "state.json")
-    with pytest.warns(UserWarning, match="damaged"):
-        assert checkpoint.newest(tmp_path) == {"step": 100}
+    go_back(tmp_path)
     checkpoint.save(tmp_path, 300, {"step": 300})
-    flip(tmp_path / "checkpoint-0000000300" / "state.json")
-    with pytest.warns(UserWarning, match="damaged"):
-        assert checkpoint.newest(tmp_path) == {"step": 100}
+    go_back(tmp_path)
 
 
 def test_where_all_are_damaged_nothing_begins_anew_by_itself(tmp_path: Path) -> None:
